@@ -1,0 +1,237 @@
+/** The ports that everything hangs on. Connectors implement them; nothing here knows an engine. */
+import type { Catalogue, Finding } from "./catalogue.ts";
+import type { Checkpoint, Position, Positions, RecordClass, TableName } from "./words.ts";
+
+export interface TlsOptions {
+  readonly mode: "disable" | "require" | "verify-ca" | "verify-full";
+  /** PEM text. */
+  readonly ca?: string;
+}
+
+export interface Endpoint {
+  /** With credentials: never to be logged. */
+  readonly url: string;
+  readonly tls: TlsOptions;
+}
+
+export interface Engine {
+  readonly name: "postgres" | "mysql" | "mariadb";
+  connectSource(endpoint: Endpoint, migration: string): Promise<Source>;
+  connectTarget(endpoint: Endpoint, migration: string): Promise<Target>;
+}
+
+/** What a stream and a copy hand over for a class: how values are encoded. Text is always possible. */
+export type ValueFormat = "text" | "binary";
+
+// ---------------------------------------------------------------- change stream
+
+export const ENTRY = {
+  begin: 0, commit: 1, insert: 2, update: 3, delete: 4, truncate: 5,
+  /** Nothing is in flight: everything before `position` has been handed over. */
+  idle: 6,
+  /** A marker that `Source.mark` wrote. */
+  mark: 7,
+  /** The layout of a mapped table is not the one that was known: the stream must halt here. */
+  schema: 8,
+} as const;
+
+/** Int32 words per entry: kind, table (index into `ChangeStream.tables`), offset of the new image, offset of the old one (-1: none). */
+export const ENTRY_WORDS = 4;
+
+/** The entries of one received chunk, in log order, over one buffer that stays untouched until the block is dropped. */
+export interface ChangeBlock {
+  readonly buffer: Buffer;
+  readonly words: Int32Array;
+  readonly count: number;
+  /** For begin, commit, idle and mark. Begin: where the commit record starts, so its end is after it. */
+  position(entry: number): Position;
+  /** Milliseconds since 1970, for begin and commit. */
+  committedAt(entry: number): number;
+  /** For mark: what was written. */
+  mark(entry: number): string;
+  schemaChange(entry: number): SchemaChange;
+}
+
+export interface StreamTable {
+  readonly table: TableName;
+  readonly columns: readonly string[];
+  readonly fullBeforeImage: boolean;
+}
+
+export interface SchemaChange {
+  readonly table: TableName;
+  /** One line per difference: `column "note" was added`. */
+  readonly differences: readonly string[];
+}
+
+export interface ChangeStream extends AsyncDisposable {
+  /** Grows as the stream meets tables; an entry's table index points into it. */
+  readonly tables: readonly StreamTable[];
+  /** Back pressure: nothing is read from the network while nobody pulls. Ends on abort, throws a DualrunError on failure. */
+  blocks(): AsyncIterable<ChangeBlock>;
+  /** Only ever a position whose effects are durable. */
+  acknowledge(durable: Position): void;
+  /** The highest position that the source has told of, applied or not. */
+  head(): Position;
+  bytesRead(): number;
+}
+
+// ---------------------------------------------------------------- source
+
+export interface StreamHealth {
+  readonly head: Position;
+  /** Bytes of log that the source keeps for us; null when unknown. */
+  readonly retainedBytes: number | null;
+  readonly state: "ok" | "near-limit" | "lost" | "missing";
+  readonly detail: string;
+}
+
+export interface Source extends AsyncDisposable {
+  readonly positions: Positions;
+  /** Identity of the server, with its timeline: what a position belongs to. */
+  identity(): Promise<string>;
+  inspect(): Promise<Catalogue>;
+  preflight(classes: readonly RecordClass[], catalogue: Catalogue): Finding[];
+  /** Statements that grant the least that is needed. */
+  grants(classes: readonly RecordClass[], catalogue: Catalogue): string[];
+  head(): Promise<Position>;
+  /** Writes `token` into the log; returns a position that a stream has passed only after delivering it. */
+  mark(token: string): Promise<Position>;
+  /** Makes slot and publication; returns the snapshot that the copy reads, exactly at `position`. */
+  openSnapshot(classes: readonly RecordClass[], purpose: "first" | "resume", formats: ReadonlyMap<string, ValueFormat>): Promise<Snapshot>;
+  /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from. */
+  resumeCheck(checkpoint: Checkpoint): Promise<void>;
+  openStream(after: Position, classes: readonly RecordClass[], format: ValueFormat, signal: AbortSignal): Promise<ChangeStream>;
+  streamHealth(): Promise<StreamHealth>;
+  /** Changes whenever the layout of a mapped table does; table name → description of columns, key, identity. */
+  fingerprint(tables: readonly TableName[]): Promise<Map<string, string>>;
+  /** Removes slot, publication and what else was made on the source. */
+  tearDown(): Promise<void>;
+}
+
+export interface Chunk {
+  readonly className: string;
+  /** Unique within the class, from 0. */
+  readonly ordinal: number;
+  /** Bounds of the key range as engine text, lower inclusive, upper exclusive; null: open. */
+  readonly lower: readonly string[] | null;
+  readonly upper: readonly string[] | null;
+  /** False when the chunk means something in its own snapshot only (tables without a key). */
+  readonly resumable: boolean;
+  readonly estimatedRows: number;
+  readonly estimatedBytes: number;
+}
+
+/** A piece of a copy in the target engine's own bulk encoding, as received. */
+export interface RowBatch {
+  readonly bytes: Buffer;
+  readonly rows: number;
+}
+
+export interface Snapshot extends AsyncDisposable {
+  readonly position: Position;
+  readonly openedAt: Date;
+  /** What it holds back on the source, as the engine says it (PostgreSQL: xmin). */
+  readonly holds: string;
+  plan(cls: RecordClass, chunkRows: number): Promise<Chunk[]>;
+  /** Readers are independent connections; `reader` 0 … parallel-1 names one. */
+  read(chunk: Chunk, cls: RecordClass, reader: number, signal: AbortSignal): AsyncIterable<RowBatch>;
+}
+
+// ---------------------------------------------------------------- target
+
+/** Rows of a class that go to the target together; see changes.ts for how they come to be. */
+export interface ClassBatch {
+  readonly cls: RecordClass;
+  readonly changes: import("./changes.ts").ClassChanges;
+}
+
+export interface Conflict {
+  readonly className: string;
+  readonly kind: "insert-found-row" | "update-found-none" | "delete-found-none";
+  /** SHA-256 of the key, hex, first 16 characters. */
+  readonly keyHash: string;
+}
+
+export interface WriteResult {
+  readonly conflicts: readonly Conflict[];
+  /** Classes whose rows were written one by one in log order. */
+  readonly ordered: readonly string[];
+  /** Classes with a row that is missing on the target and cannot be rebuilt; only in tolerant writes. */
+  readonly unrebuildable: readonly string[];
+}
+
+export interface WriteOptions {
+  readonly onConflict: "source-wins" | "halt";
+  /**
+   * Classes whose copy is not complete: a row that is not there yet is no conflict.
+   */
+  readonly tolerant: ReadonlySet<string>;
+}
+
+/** One target transaction. Rows and position stand or fall together. */
+export interface TargetTransaction extends AsyncDisposable {
+  write(classes: readonly ClassBatch[], options: WriteOptions): Promise<WriteResult>;
+  truncate(cls: RecordClass, flags: { readonly cascade: boolean; readonly restartIdentity: boolean }): Promise<void>;
+  /** Moves the checkpoint from `from` to `position` under the fence and commits; DR4001 when somebody else holds it. */
+  commit(from: Checkpoint, position: Position): Promise<Checkpoint>;
+}
+
+export interface ChunkMark {
+  readonly className: string;
+  readonly ordinal: number;
+  readonly lower: readonly string[] | null;
+  readonly upper: readonly string[] | null;
+  readonly resumable: boolean;
+  readonly estimatedRows: number;
+  readonly estimatedBytes: number;
+  readonly rows: number;
+  readonly bytes: number;
+  readonly position: Position | null;
+  readonly done: boolean;
+}
+
+export interface LoadOptions {
+  /** Rows that are there already are the same row: keep them. For chunks that are copied after changes were applied. */
+  readonly merge: boolean;
+  /** 0 … 1; above 0, refused rows are set aside and counted instead of halting. */
+  readonly maxRefusedShare: number;
+}
+
+export interface LoadResult {
+  readonly rows: number;
+  readonly bytes: number;
+  readonly refused: number;
+}
+
+export type SqlExecutor = (text: string, values?: readonly unknown[]) => Promise<Record<string, unknown>[]>;
+
+export interface Target extends AsyncDisposable {
+  inspect(): Promise<Catalogue>;
+  preflight(classes: readonly RecordClass[], target: Catalogue, source: Catalogue): Finding[];
+  grants(classes: readonly RecordClass[], catalogue: Catalogue): string[];
+  /** Encodings in which this target takes rows of a class from that source; text is always among them. */
+  formats(cls: RecordClass, source: Catalogue, target: Catalogue): ValueFormat;
+  /** Makes or migrates dualrun's own schema. */
+  prepareState(): Promise<void>;
+  /** Runs one statement on dualrun's own schema, outside of apply. */
+  readonly sql: SqlExecutor;
+  /** Takes the fence: everybody with an older epoch is out. */
+  takeOver(stream: string): Promise<Checkpoint>;
+  checkpoint(stream: string): Promise<Checkpoint | null>;
+  /** First position of a stream, under the fence. */
+  startStream(held: Checkpoint, position: Position, sourceIdentity: string): Promise<Checkpoint>;
+  /** Records that the same stream now comes from another server that was proven to continue it. */
+  rebindSource(held: Checkpoint, sourceIdentity: string): Promise<Checkpoint>;
+  begin(format: ValueFormat): Promise<TargetTransaction>;
+  isEmpty(classes: readonly RecordClass[]): Promise<string[]>;
+  truncateAll(classes: readonly RecordClass[], held: Checkpoint): Promise<void>;
+  saveChunks(held: Checkpoint, chunks: readonly Chunk[]): Promise<void>;
+  chunks(stream: string): Promise<ChunkMark[]>;
+  /** Forgets a class's chunk marks and empties its table, under the fence. */
+  resetClass(cls: RecordClass, held: Checkpoint): Promise<void>;
+  /** Rows and "chunk done" in one transaction, under the fence. `loader` names one of the independent connections. */
+  load(chunk: Chunk, cls: RecordClass, format: ValueFormat, rows: AsyncIterable<RowBatch>, held: Checkpoint, at: Position, options: LoadOptions, loader: number): Promise<LoadResult>;
+  /** Closes all working connections; the next call opens new ones. */
+  reset(): Promise<void>;
+}

@@ -1,0 +1,101 @@
+/** What the daemon says of itself: the document behind `dualrun status`, `/api/v1/status` and the status page. */
+import type { ErrorCode } from "./errors.ts";
+import type { Phase } from "./words.ts";
+
+export type DaemonState = "starting" | "snapshotting" | "streaming" | "paused" | "retrying" | "halted" | "fenced" | "stopped";
+
+export interface HaltDocument {
+  readonly code: ErrorCode;
+  readonly title: string;
+  readonly what: string;
+  readonly where: string | null;
+  readonly details: readonly string[];
+  readonly next: string;
+  readonly at: string;
+}
+
+export interface SnapshotProgress {
+  readonly position: string;
+  readonly openedAt: string;
+  readonly ageSeconds: number;
+  /** What the open snapshot holds back on the source. */
+  readonly holds: string;
+  readonly rows: number;
+  readonly expectedRows: number;
+  readonly bytes: number;
+  readonly expectedBytes: number;
+  readonly refused: number;
+  readonly rowsPerSecond: number;
+  /** null until there is something to reckon with. */
+  readonly etaSeconds: number | null;
+  readonly done: boolean;
+}
+
+export interface ClassProgress {
+  readonly name: string;
+  readonly source: string;
+  readonly target: string;
+  readonly kind: string;
+  readonly snapshotRows: number;
+  readonly snapshotRowsExpected: number;
+  readonly chunksDone: number;
+  readonly chunks: number;
+  readonly inserts: number;
+  readonly updates: number;
+  readonly deletes: number;
+  readonly truncates: number;
+  readonly conflicts: number;
+}
+
+export interface StatusDocument {
+  readonly version: string;
+  readonly migration: string;
+  readonly phase: Phase;
+  readonly state: DaemonState;
+  readonly startedAt: string;
+  /** Why applying has stopped, or what is being retried; null when all is well. */
+  readonly halt: HaltDocument | null;
+  readonly format: "text" | "binary" | null;
+  readonly epoch: string | null;
+  readonly position: string | null;
+  readonly head: string | null;
+  /** null until measured. */
+  readonly lagSeconds: number | null;
+  readonly lagBytes: number | null;
+  readonly lastEventAt: string | null;
+  readonly lastCommitAt: string | null;
+  readonly slot: { readonly state: "ok" | "near-limit" | "lost" | "missing" | "unknown"; readonly retainedBytes: number | null; readonly detail: string };
+  readonly changesPerSecond: number;
+  readonly transactionsPerSecond: number;
+  readonly changesApplied: number;
+  readonly transactionsApplied: number;
+  readonly bytesRead: number;
+  readonly bufferBytes: number;
+  readonly restarts: number;
+  readonly snapshot: SnapshotProgress | null;
+  readonly classes: readonly ClassProgress[];
+  /** Tables under `include` that are not mirrored yet. */
+  readonly newTables: readonly string[];
+  readonly warnings: readonly string[];
+}
+
+/** What may be asked of a running daemon; the HTTP API and the demo speak to it through this. */
+export interface DaemonControl {
+  status(): StatusDocument;
+  /** Stops applying at a transaction's end; the stream and its slot are kept. */
+  pause(by: string): Promise<void>;
+  resume(by: string): Promise<void>;
+  /** After a schema change was dealt with on both sides: takes the present layout as the known one. */
+  acceptSchema(note: string, by: string): Promise<void>;
+  /** Copies one class again under the running mirror. */
+  resnapshot(className: string, by: string): Promise<void>;
+  readonly audit: () => Promise<readonly AuditEntry[]>;
+}
+
+export interface AuditEntry {
+  readonly id: string;
+  readonly at: string;
+  readonly who: string;
+  readonly what: string;
+  readonly note: string | null;
+}
