@@ -124,7 +124,7 @@ export async function binaryVersion(options: Pick<EmbeddedPostgresOptions, "binD
 /** The directory of the PostgreSQL binaries found on PATH, or null. */
 export async function binDirectoryOnPath(): Promise<string | null> {
   for (const directory of (process.env["PATH"] ?? "").split(delimiter).filter(Boolean)) {
-    const found = await realpath(join(directory, "postgres")).catch(missing);
+    const found = await realpath(join(directory, "postgres")).catch(ignoring("ENOENT", "ENOTDIR", "EACCES"));
     if (found !== null && existsSync(join(dirname(found), "initdb"))) return dirname(found);
   }
   return null;

@@ -155,7 +155,7 @@ describe("what tests ask for", () => {
     };
     vi.stubEnv("DUALRUN_TEST_REQUIRE", "");
     await expect(orSkip({ skip }, postgresServer({ major: 7 }))).rejects.toThrow("skipped");
-    expect(notes[0]).toMatch(/^PostgreSQL 7 cannot be had \(embedded: is version \d+; path: /);
+    expect(notes[0]).toMatch(/^PostgreSQL 7 cannot be had \(.*embedded: is version \d+/);
     vi.stubEnv("DUALRUN_TEST_REQUIRE", "all");
     await expect(orSkip({ skip }, postgresServer({ major: 7 }))).rejects.toThrow(ServerUnavailable);
   });
