@@ -5,3 +5,5 @@ export * from "./catalogue.ts";
 export * from "./ports.ts";
 export * from "./where.ts";
 export * from "./status.ts";
+export * from "./changes.ts";
+export * from "./failpoint.ts";

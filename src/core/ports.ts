@@ -78,6 +78,14 @@ export interface ChangeStream extends AsyncDisposable {
 
 // ---------------------------------------------------------------- source
 
+/** What was agreed upon when a table was copied: the mirror halts when it changes. */
+export interface TableLayout {
+  /** One line per column: name and type, as the engine identifies it. */
+  readonly columns: readonly string[];
+  /** Other facts that the mirror relies upon, one per line. */
+  readonly facts: readonly string[];
+}
+
 export interface StreamHealth {
   readonly head: Position;
   /** Bytes of log that the source keeps for us; null when unknown. */
@@ -97,14 +105,16 @@ export interface Source extends AsyncDisposable {
   head(): Promise<Position>;
   /** Writes `token` into the log; returns a position that a stream has passed only after delivering it. */
   mark(token: string): Promise<Position>;
-  /** Makes slot and publication; returns the snapshot that the copy reads, exactly at `position`. */
-  openSnapshot(classes: readonly RecordClass[], purpose: "first" | "resume", formats: ReadonlyMap<string, ValueFormat>): Promise<Snapshot>;
-  /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from. */
-  resumeCheck(checkpoint: Checkpoint): Promise<void>;
-  openStream(after: Position, classes: readonly RecordClass[], format: ValueFormat, signal: AbortSignal): Promise<ChangeStream>;
+  /** `first` makes slot and publication; `more` is a later snapshot beside a running stream. `readers` connections share it. */
+  openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number): Promise<Snapshot>;
+  /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from. Returns the source's present identity. */
+  resumeCheck(checkpoint: Checkpoint): Promise<string>;
+  openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream>;
   streamHealth(): Promise<StreamHealth>;
-  /** Changes whenever the layout of a mapped table does; table name → description of columns, key, identity. */
-  fingerprint(tables: readonly TableName[]): Promise<Map<string, string>>;
+  /** The present layouts of tables, by `schema.table`; a table that is gone is absent. */
+  layouts(tables: readonly TableName[]): Promise<Map<string, TableLayout>>;
+  /** One line per difference that matters to the mirror; empty: none. */
+  layoutDifferences(agreed: TableLayout, found: TableLayout): string[];
   /** Removes slot, publication and what else was made on the source. */
   tearDown(): Promise<void>;
 }
@@ -135,7 +145,7 @@ export interface Snapshot extends AsyncDisposable {
   readonly holds: string;
   plan(cls: RecordClass, chunkRows: number): Promise<Chunk[]>;
   /** Readers are independent connections; `reader` 0 … parallel-1 names one. */
-  read(chunk: Chunk, cls: RecordClass, reader: number, signal: AbortSignal): AsyncIterable<RowBatch>;
+  read(chunk: Chunk, cls: RecordClass, format: ValueFormat, reader: number, signal: AbortSignal): AsyncIterable<RowBatch>;
 }
 
 // ---------------------------------------------------------------- target
@@ -172,7 +182,8 @@ export interface WriteOptions {
 /** One target transaction. Rows and position stand or fall together. */
 export interface TargetTransaction extends AsyncDisposable {
   write(classes: readonly ClassBatch[], options: WriteOptions): Promise<WriteResult>;
-  truncate(cls: RecordClass, flags: { readonly cascade: boolean; readonly restartIdentity: boolean }): Promise<void>;
+  /** All of them by one statement, and nothing else: what the source's CASCADE reached is listed. Sequences are set at the cutover. */
+  truncate(classes: readonly RecordClass[]): Promise<void>;
   /** Moves the checkpoint from `from` to `position` under the fence and commits; DR4001 when somebody else holds it. */
   commit(from: Checkpoint, position: Position): Promise<Checkpoint>;
 }
@@ -187,6 +198,7 @@ export interface ChunkMark {
   readonly estimatedBytes: number;
   readonly rows: number;
   readonly bytes: number;
+  readonly refused: number;
   readonly position: Position | null;
   readonly done: boolean;
 }
@@ -194,14 +206,20 @@ export interface ChunkMark {
 export interface LoadOptions {
   /** Rows that are there already are the same row: keep them. For chunks that are copied after changes were applied. */
   readonly merge: boolean;
-  /** 0 … 1; above 0, refused rows are set aside and counted instead of halting. */
-  readonly maxRefusedShare: number;
+  /** Row by row: refused rows are set aside and counted. Needs rows as text. */
+  readonly careful: boolean;
 }
 
 export interface LoadResult {
   readonly rows: number;
   readonly bytes: number;
   readonly refused: number;
+}
+
+/** Applied once, in order, in one transaction; names never change. */
+export interface Migration {
+  readonly name: string;
+  readonly statements: readonly string[];
 }
 
 export type SqlExecutor = (text: string, values?: readonly unknown[]) => Promise<Record<string, unknown>[]>;
@@ -212,8 +230,8 @@ export interface Target extends AsyncDisposable {
   grants(classes: readonly RecordClass[], catalogue: Catalogue): string[];
   /** Encodings in which this target takes rows of a class from that source; text is always among them. */
   formats(cls: RecordClass, source: Catalogue, target: Catalogue): ValueFormat;
-  /** Makes or migrates dualrun's own schema. */
-  prepareState(): Promise<void>;
+  /** Makes or migrates dualrun's own schema: what the connector needs for itself, then `migrations`. */
+  prepareState(migrations: readonly Migration[]): Promise<void>;
   /** Runs one statement on dualrun's own schema, outside of apply. */
   readonly sql: SqlExecutor;
   /** Takes the fence: everybody with an older epoch is out. */

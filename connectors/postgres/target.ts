@@ -1,0 +1,240 @@
+/** PostgreSQL as the target of a mirror. */
+import type pg from "pg";
+import {
+  DualrunError,
+  type Catalogue, type Checkpoint, type Chunk, type ChunkMark, type ClassBatch, type Endpoint, type Finding, type LoadOptions, type LoadResult, type Migration,
+  type Position, type RecordClass, type RowBatch, type SqlExecutor, type Target, type TargetTransaction, type ValueFormat, type WriteOptions, type WriteResult,
+} from "../../src/core/index.ts";
+import { connect, describe, sqlState } from "./connection.ts";
+import { formatFor } from "./formats.ts";
+import { targetGrants } from "./grants.ts";
+import { quoteLiteral, quoteTable } from "./identifiers.ts";
+import { inspectPostgres } from "./inspect.ts";
+import { loadChunk } from "./load.ts";
+import { preflightTarget } from "./preflight.ts";
+import { advance, holdFence, insertChunks, migrateState, readCheckpoint, readChunks, takeOver } from "./state.ts";
+import { WriterSession, writeBatch } from "./writer.ts";
+
+/** Nothing that has been confirmed may be lost; plans are fixed to key look-ups; a lock that is never let go is an error. */
+const APPLY_SETTINGS: Readonly<Record<string, string>> = {
+  synchronous_commit: "on", enable_hashjoin: "off", enable_mergejoin: "off", max_parallel_workers_per_gather: "0", jit: "off",
+  lock_timeout: "60s", default_transaction_isolation: "read committed",
+};
+
+export async function connectPostgresTarget(endpoint: Endpoint, migration: string): Promise<PostgresTarget> {
+  const control = await connect(endpoint, { application: `dualrun ${migration}` });
+  const target = new PostgresTarget(endpoint, migration, control);
+  try {
+    await target.refuseForgetful();
+    return target;
+  } catch (error) {
+    await target[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+export class PostgresTarget implements Target {
+  private readonly endpoint: Endpoint;
+  private readonly migration: string;
+  private control: pg.Client;
+  private writer: WriterSession | null = null;
+  private readonly loaders = new Map<number, pg.Client>();
+
+  constructor(endpoint: Endpoint, migration: string, control: pg.Client) {
+    this.endpoint = endpoint;
+    this.migration = migration;
+    this.control = control;
+  }
+
+  readonly sql: SqlExecutor = async (text, values = []) => (await this.control.query(text, [...values])).rows;
+
+  inspect(): Promise<Catalogue> {
+    return inspectPostgres(this.control);
+  }
+
+  preflight(classes: readonly RecordClass[], target: Catalogue, source: Catalogue): Finding[] {
+    return preflightTarget(classes, target, source);
+  }
+
+  grants(classes: readonly RecordClass[], catalogue: Catalogue): string[] {
+    return targetGrants(classes, catalogue);
+  }
+
+  formats(cls: RecordClass, source: Catalogue, target: Catalogue): ValueFormat {
+    return formatFor(cls, source, target);
+  }
+
+  async refuseForgetful(): Promise<void> {
+    const { rows } = await this.control.query<{ fsync: string }>("SELECT current_setting('fsync') AS fsync");
+    if (rows[0]!.fsync === "on" || process.env["DUALRUN_ALLOW_UNSAFE_TARGET"] === "1") return;
+    throw new DualrunError("DR3003", `${describe(this.endpoint)} runs with fsync = off`, { where: "target" });
+  }
+
+  prepareState(migrations: readonly Migration[]): Promise<void> {
+    return migrateState(this.control, migrations);
+  }
+
+  takeOver(stream: string): Promise<Checkpoint> {
+    return takeOver(this.control, stream);
+  }
+
+  checkpoint(stream: string): Promise<Checkpoint | null> {
+    return readCheckpoint(this.control, stream);
+  }
+
+  startStream(held: Checkpoint, position: Position, sourceIdentity: string): Promise<Checkpoint> {
+    return advance(this.control, held, position, sourceIdentity);
+  }
+
+  rebindSource(held: Checkpoint, sourceIdentity: string): Promise<Checkpoint> {
+    return advance(this.control, held, held.position!, sourceIdentity);
+  }
+
+  async begin(format: ValueFormat): Promise<TargetTransaction> {
+    this.writer ??= new WriterSession(await this.openWriter("apply"));
+    await this.writer.client.query("BEGIN");
+    return new PostgresTransaction(this.writer, format);
+  }
+
+  async isEmpty(classes: readonly RecordClass[]): Promise<string[]> {
+    const filled: string[] = [];
+    for (const cls of classes) {
+      const { rows } = await this.control.query(`SELECT 1 FROM ${quoteTable(cls.target)} LIMIT 1`);
+      if (rows.length > 0) filled.push(cls.name);
+    }
+    return filled;
+  }
+
+  truncateAll(classes: readonly RecordClass[], held: Checkpoint): Promise<void> {
+    return this.fenced(held, async (client) => {
+      await client.query(`TRUNCATE ${classes.map((cls) => quoteTable(cls.target)).join(", ")}`);
+      await client.query("DELETE FROM dualrun.chunks WHERE stream = $1", [held.stream]);
+    });
+  }
+
+  saveChunks(held: Checkpoint, chunks: readonly Chunk[]): Promise<void> {
+    return this.fenced(held, (client) => insertChunks(client, held.stream, chunks));
+  }
+
+  chunks(stream: string): Promise<ChunkMark[]> {
+    return readChunks(this.control, stream);
+  }
+
+  resetClass(cls: RecordClass, held: Checkpoint): Promise<void> {
+    return this.fenced(held, async (client) => {
+      await client.query(`DELETE FROM ${quoteTable(cls.target)}`);
+      await client.query("DELETE FROM dualrun.chunks WHERE stream = $1 AND class = $2", [held.stream, cls.name]);
+    });
+  }
+
+  async load(
+    chunk: Chunk, cls: RecordClass, format: ValueFormat, rows: AsyncIterable<RowBatch>, held: Checkpoint, at: Position, options: LoadOptions, loader: number,
+  ): Promise<LoadResult> {
+    let client = this.loaders.get(loader);
+    if (client === undefined) {
+      client = await this.openWriter(`load ${loader}`);
+      this.loaders.set(loader, client);
+    }
+    try {
+      return await loadChunk(client, chunk, cls, format, rows, held, at, options);
+    } catch (error) {
+      this.loaders.delete(loader);
+      await client.end().catch(() => undefined); // in the middle of a copy there is nothing to save
+      throw error;
+    }
+  }
+
+  async reset(): Promise<void> {
+    const open = [this.writer?.client, ...this.loaders.values(), this.control];
+    this.writer = null;
+    this.loaders.clear();
+    await Promise.all(open.map((client) => client?.end().catch(() => undefined))); // they may be broken: that is why they are closed
+    this.control = await connect(this.endpoint, { application: `dualrun ${this.migration}` });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const open = [this.writer?.client, ...this.loaders.values(), this.control];
+    this.writer = null;
+    this.loaders.clear();
+    await Promise.all(open.map((client) => client?.end().catch(() => undefined))); // closing what is broken already
+  }
+
+  private async fenced(held: Checkpoint, work: (client: pg.Client) => Promise<void>): Promise<void> {
+    const client = await this.openWriter("control");
+    try {
+      await client.query("BEGIN");
+      await holdFence(client, held);
+      await work(client);
+      await client.query("COMMIT");
+    } finally {
+      await client.end().catch(() => undefined); // uncommitted work is rolled back by the server
+    }
+  }
+
+  /** A session that fires no triggers and whose writes carry dualrun's origin, as far as the role may. */
+  private async openWriter(purpose: string): Promise<pg.Client> {
+    const client = await connect(this.endpoint, { application: `dualrun ${this.migration} ${purpose}`, settings: APPLY_SETTINGS });
+    try {
+      await ifPermitted(client, "SET session_replication_role = replica");
+      await this.useOrigin(client, `dualrun_${this.migration.replaceAll("-", "_")}_${purpose.replaceAll(" ", "_")}`);
+      return client;
+    } catch (error) {
+      await client.end().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  private async useOrigin(client: pg.Client, origin: string): Promise<void> {
+    const name = quoteLiteral(origin);
+    const created = await ifPermitted(client, `SELECT pg_replication_origin_create(${name}) WHERE pg_replication_origin_oid(${name}) IS NULL`, ["42710", "23505"]);
+    if (created) await ifPermitted(client, `SELECT pg_replication_origin_session_setup(${name})`);
+  }
+}
+
+/** Runs a statement that preflight has spoken about already; false when the role may not. */
+async function ifPermitted(client: pg.Client, statement: string, harmless: readonly string[] = []): Promise<boolean> {
+  try {
+    await client.query(statement);
+    return true;
+  } catch (error) {
+    const state = sqlState(error) ?? "";
+    if (state === "42501") return false;
+    if (harmless.includes(state)) return true;
+    throw error;
+  }
+}
+
+class PostgresTransaction implements TargetTransaction {
+  private readonly session: WriterSession;
+  private readonly format: ValueFormat;
+  private open = true;
+
+  constructor(session: WriterSession, format: ValueFormat) {
+    this.session = session;
+    this.format = format;
+  }
+
+  write(classes: readonly ClassBatch[], options: WriteOptions): Promise<WriteResult> {
+    return writeBatch(this.session, classes, this.format, options);
+  }
+
+  async truncate(classes: readonly RecordClass[]): Promise<void> {
+    await this.session.client.query(`TRUNCATE ${classes.map((cls) => quoteTable(cls.target)).join(", ")}`);
+  }
+
+  async commit(from: Checkpoint, position: Position): Promise<Checkpoint> {
+    const moved = await advance(this.session.client, from, position);
+    await this.session.client.query("COMMIT");
+    this.open = false;
+    this.session.transactionEnded(true);
+    return moved;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.open) return;
+    this.open = false;
+    this.session.transactionEnded(false);
+    await this.session.client.query("ROLLBACK").catch(() => undefined); // a lost connection has rolled back already
+  }
+}
+
