@@ -275,6 +275,7 @@ class Server implements EmbeddedServer {
 async function createDatabase(server: Server): Promise<void> {
   if (server.database === null) return;
   const client = new pg.Client({ connectionString: server.urlOf("postgres") });
+  client.on("error", () => {}); // the query that is under way, or the next one, rejects with it
   await client.connect();
   try {
     const exists = await client.query("select from pg_database where datname = $1", [server.database]);
@@ -558,7 +559,7 @@ function installHooks(): void {
 
 function endAll(): void {
   for (const guard of guards) guard.askToQuit();
-  for (const guard of [...guards]) guard.endNow();
+  for (const guard of guards) guard.endNow();
 }
 
 /** A crashed postmaster leaves a System V segment, whose id is in its pid file. */

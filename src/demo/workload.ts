@@ -95,6 +95,8 @@ export async function startWorkload(url: string, options: WorkloadOptions = {}):
 
 async function connectAll(url: string, count: number): Promise<pg.Client[]> {
   const clients = Array.from({ length: count }, () => new pg.Client({ connectionString: url, application_name: "dualrun-demo-workload" }));
+  // A lost connection makes the next query reject; without a listener it would end the process.
+  for (const client of clients) client.on("error", () => {});
   const connected = await Promise.allSettled(clients.map((client) => client.connect()));
   const failure = connected.find((result) => result.status === "rejected");
   if (failure === undefined) return clients;
@@ -222,12 +224,7 @@ interface Worker {
 }
 
 async function work(worker: Worker, mix: Readonly<Record<WorkloadKind, number>>, pace: Pace): Promise<void> {
-  let lost: Error | null = null;
-  worker.client.on("error", (error) => {
-    lost = error;
-  });
   while (await pace.turn()) {
-    if (lost !== null) throw lost;
     const kind = worker.random.weighted(mix);
     while (!(await attempt(worker, kind))) {
       worker.counts.retry();

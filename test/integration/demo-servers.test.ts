@@ -66,6 +66,7 @@ for (const request of [{ controllable: true }, { controllable: true, major: 15 }
       await value(url, "insert into kept values (2)");
       const client = new pg.Client({ connectionString: url });
       const lost = once(client, "error");
+      client.on("error", () => {});
       await client.connect();
       await own.kill();
       await lost;
