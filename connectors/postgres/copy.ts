@@ -111,7 +111,9 @@ export async function* copyOut(client: pg.Client, sql: string, signal: AbortSign
   let finished = false;
   let wake: () => void = () => undefined;
   const query = new CopyQuery(sql, null);
+  let discarding = false;
   const detach = tapBytes(stream, (bytes, count) => {
+    if (discarding) return;
     queue.push({ bytes, rows: count });
     queued += bytes.length;
     if (queued > HIGH_WATER) stream.pause();
@@ -140,7 +142,12 @@ export async function* copyOut(client: pg.Client, sql: string, signal: AbortSign
   } finally {
     signal.removeEventListener("abort", end);
     stream.removeListener("close", end);
+    discarding = true;
     stream.resume();
-    detach();
+    if (!signal.aborted) {
+      // Who stops early leaves the rest of the rows behind: the connection is usable again when they have gone by.
+      await query.done.catch(() => undefined);
+      detach();
+    }
   }
 }

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import {
-  DualrunError, tableKey,
+  DualrunError,
   type Catalogue, type ChangeStream, type Checkpoint, type Endpoint, type Finding, type Position, type RecordClass,
   type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
 } from "../../src/core/index.ts";
@@ -58,8 +58,8 @@ export class PostgresSource implements Source {
   }
 
   async mark(token: string): Promise<Position> {
-    await this.client.query("SELECT pg_logical_emit_message(true, $1, $2)", [MARK_PREFIX, token]);
     const { rows } = await this.client.query<{ lsn: string }>("SELECT pg_current_wal_insert_lsn()::text AS lsn");
+    await this.client.query("SELECT pg_logical_emit_message(true, $1, $2)", [MARK_PREFIX, token]);
     return rows[0]!.lsn as Position;
   }
 

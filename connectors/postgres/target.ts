@@ -82,8 +82,13 @@ export class PostgresTarget implements Target {
     return readCheckpoint(this.control, stream);
   }
 
-  startStream(held: Checkpoint, position: Position, sourceIdentity: string): Promise<Checkpoint> {
-    return advance(this.control, held, position, sourceIdentity);
+  startStream(held: Checkpoint, position: Position, sourceIdentity: string, chunks: readonly Chunk[]): Promise<Checkpoint> {
+    return this.fenced(held, async (client) => {
+      await client.query("DELETE FROM dualrun.chunks WHERE stream = $1", [held.stream]);
+      await client.query("DELETE FROM dualrun.refused_rows WHERE stream = $1", [held.stream]);
+      await insertChunks(client, held.stream, chunks);
+      return advance(client, held, position, sourceIdentity);
+    });
   }
 
   rebindSource(held: Checkpoint, sourceIdentity: string): Promise<Checkpoint> {
@@ -112,18 +117,16 @@ export class PostgresTarget implements Target {
     });
   }
 
-  saveChunks(held: Checkpoint, chunks: readonly Chunk[]): Promise<void> {
-    return this.fenced(held, (client) => insertChunks(client, held.stream, chunks));
-  }
-
   chunks(stream: string): Promise<ChunkMark[]> {
     return readChunks(this.control, stream);
   }
 
-  resetClass(cls: RecordClass, held: Checkpoint): Promise<void> {
+  resetClass(cls: RecordClass, held: Checkpoint, chunks: readonly Chunk[]): Promise<void> {
     return this.fenced(held, async (client) => {
       await client.query(`DELETE FROM ${quoteTable(cls.target)}`);
       await client.query("DELETE FROM dualrun.chunks WHERE stream = $1 AND class = $2", [held.stream, cls.name]);
+      await client.query("DELETE FROM dualrun.refused_rows WHERE stream = $1 AND class = $2", [held.stream, cls.name]);
+      await insertChunks(client, held.stream, chunks);
     });
   }
 
@@ -159,13 +162,14 @@ export class PostgresTarget implements Target {
     await Promise.all(open.map((client) => client?.end().catch(() => undefined))); // closing what is broken already
   }
 
-  private async fenced(held: Checkpoint, work: (client: pg.Client) => Promise<void>): Promise<void> {
+  private async fenced<T>(held: Checkpoint, work: (client: pg.Client) => Promise<T>): Promise<T> {
     const client = await this.openWriter("control");
     try {
       await client.query("BEGIN");
       await holdFence(client, held);
-      await work(client);
+      const result = await work(client);
       await client.query("COMMIT");
+      return result;
     } finally {
       await client.end().catch(() => undefined); // uncommitted work is rolled back by the server
     }

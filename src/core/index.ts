@@ -7,3 +7,4 @@ export * from "./where.ts";
 export * from "./status.ts";
 export * from "./changes.ts";
 export * from "./failpoint.ts";
+export * from "./agreement.ts";

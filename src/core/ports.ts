@@ -18,6 +18,8 @@ export interface Engine {
   readonly name: "postgres" | "mysql" | "mariadb";
   connectSource(endpoint: Endpoint, migration: string): Promise<Source>;
   connectTarget(endpoint: Endpoint, migration: string): Promise<Target>;
+  /** The same work can succeed later: connection lost, server restarting, deadlock, disk full. */
+  isTransient(error: unknown): boolean;
 }
 
 /** What a stream and a copy hand over for a class: how values are encoded. Text is always possible. */
@@ -103,7 +105,10 @@ export interface Source extends AsyncDisposable {
   /** Statements that grant the least that is needed. */
   grants(classes: readonly RecordClass[], catalogue: Catalogue): string[];
   head(): Promise<Position>;
-  /** Writes `token` into the log; returns a position that a stream has passed only after delivering it. */
+  /**
+   * Returns a position at or after the end of everything committed before the call,
+   * and writes `token` into the log behind it, so that every stream comes to pass that position.
+   */
   mark(token: string): Promise<Position>;
   /** `first` makes slot and publication; `more` is a later snapshot beside a running stream. `readers` connections share it. */
   openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number): Promise<Snapshot>;
@@ -237,17 +242,16 @@ export interface Target extends AsyncDisposable {
   /** Takes the fence: everybody with an older epoch is out. */
   takeOver(stream: string): Promise<Checkpoint>;
   checkpoint(stream: string): Promise<Checkpoint | null>;
-  /** First position of a stream, under the fence. */
-  startStream(held: Checkpoint, position: Position, sourceIdentity: string): Promise<Checkpoint>;
+  /** Where the stream begins and what is to be copied at that position, in one transaction under the fence. */
+  startStream(held: Checkpoint, position: Position, sourceIdentity: string, chunks: readonly Chunk[]): Promise<Checkpoint>;
   /** Records that the same stream now comes from another server that was proven to continue it. */
   rebindSource(held: Checkpoint, sourceIdentity: string): Promise<Checkpoint>;
   begin(format: ValueFormat): Promise<TargetTransaction>;
   isEmpty(classes: readonly RecordClass[]): Promise<string[]>;
   truncateAll(classes: readonly RecordClass[], held: Checkpoint): Promise<void>;
-  saveChunks(held: Checkpoint, chunks: readonly Chunk[]): Promise<void>;
   chunks(stream: string): Promise<ChunkMark[]>;
-  /** Forgets a class's chunk marks and empties its table, under the fence. */
-  resetClass(cls: RecordClass, held: Checkpoint): Promise<void>;
+  /** Empties a class's table and replaces its chunk marks by `chunks`, under the fence. */
+  resetClass(cls: RecordClass, held: Checkpoint, chunks: readonly Chunk[]): Promise<void>;
   /** Rows and "chunk done" in one transaction, under the fence. `loader` names one of the independent connections. */
   load(chunk: Chunk, cls: RecordClass, format: ValueFormat, rows: AsyncIterable<RowBatch>, held: Checkpoint, at: Position, options: LoadOptions, loader: number): Promise<LoadResult>;
   /** Closes all working connections; the next call opens new ones. */

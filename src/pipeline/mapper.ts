@@ -1,7 +1,7 @@
 /** From rows of the source's table to rows of a class. The same rules stand in SQL in the connector's copy. */
 import {
   DualrunError, OP, compileWhere, readTuple, tableKey,
-  type Catalogue, type ClassPlan, type RecordClass, type StreamTable, type WhereType,
+  type ClassPlan, type RecordClass, type StreamTable, type WhereType,
 } from "../core/index.ts";
 
 /** Decides whether a before or after image belongs to the class; images are tuples in the stream's buffer. */
@@ -10,6 +10,8 @@ type Filter = (source: Buffer, tuple: number, fallback: number) => boolean;
 export interface Mapping {
   readonly plan: ClassPlan;
   readonly filter: Filter | null;
+  /** Changes pass by: the class will be copied whole at a later position. */
+  skipped: boolean;
 }
 
 /** Compiles the class against the layout in which the stream brings its table. */
@@ -31,7 +33,7 @@ export function compileMapping(cls: RecordClass, table: StreamTable, typeOf: (co
     keyColumns: Int32Array.from(keyNames, (name) => cls.columns.findIndex((column) => column.target === name)),
     fullBeforeImage: table.fullBeforeImage,
   };
-  return { plan, filter: cls.where === null ? null : compileFilter(cls, table, typeOf) };
+  return { plan, filter: cls.where === null ? null : compileFilter(cls, table, typeOf), skipped: false };
 }
 
 function compileMap(className: string, column: string, map: ReadonlyMap<string, string>): (value: Buffer) => Buffer {
@@ -79,15 +81,4 @@ export function filterChange(mapping: Mapping, className: string, op: number, so
   if (was && is) return { op, next, previous };
   if (was) return { op: OP.delete, next: -1, previous };
   return is ? { op: OP.insert, next, previous } : null;
-}
-
-/** How `where` reads a column of the source, from the catalogue. */
-export function whereTypes(cls: RecordClass, catalogue: Catalogue): (column: string) => WhereType {
-  const table = catalogue.tables.find((t) => tableKey(t.table) === tableKey(cls.source));
-  return (column) => {
-    const type = table?.columns.find((c) => c.name === column)?.baseTypeName ?? "text";
-    if (type === "bool") return "boolean";
-    if (type === "uuid") return "uuid";
-    return /^(int2|int4|int8|numeric)$/.test(type) ? "number" : "text";
-  };
 }

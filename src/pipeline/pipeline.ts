@@ -171,6 +171,7 @@ export class Pipeline {
     const mappings = this.mappings[table] ?? this.learn(table);
     const op = OP_OF_ENTRY[kind]!;
     for (const mapping of mappings) {
+      if (mapping.skipped) continue;
       const change = filterChange(mapping, mapping.plan.cls.name, op, buffer, next, previous);
       if (change === null) continue;
       this.filling.add(mapping, change.op, buffer, change.next, change.previous);

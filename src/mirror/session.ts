@@ -1,0 +1,320 @@
+/**
+ * One connected life of a mirror, from a source to a target: the copy of what exists, then the change stream,
+ * and beside it whatever is still to be copied. Ends by its signal or by the first failure.
+ */
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  DualrunError, streamFormat, tableKey,
+  type AgreedClass, type Agreement, type Checkpoint, type ChunkMark, type Position, type RecordClass,
+  type Snapshot, type Source, type StreamTable, type Target,
+} from "../core/index.ts";
+import { Pipeline, compileMapping, type AppliedBatch, type Mapping, type SchemaHalt } from "../pipeline/index.ts";
+import { copyChunks, type SnapshotMeter } from "../snapshot/index.ts";
+import type { MirrorFigures } from "./figures.ts";
+
+export interface MirrorSettings {
+  readonly snapshot: { readonly parallel: number; readonly chunkRows: number; readonly maxRowsPerSecond: number; readonly maxRefusedShare: number; readonly maxAge: number };
+  readonly apply: { readonly batchRows: number; readonly batchDelay: number; readonly maxBuffer: number; readonly onConflict: "source-wins" | "halt" };
+  readonly truncateTarget: boolean;
+}
+
+export interface MirrorEvents {
+  phase(phase: "snapshotting" | "dual-run"): Promise<void>;
+  streaming(): void;
+  applied(batch: AppliedBatch): void;
+  backpressure(seconds: number): void;
+  bytesRead(total: number): void;
+  mark(token: string): void;
+  warn(message: string, facts: Readonly<Record<string, unknown>>): void;
+}
+
+export interface SessionOptions {
+  readonly source: Source;
+  readonly target: Target;
+  readonly agreement: Agreement;
+  readonly held: Checkpoint;
+  readonly settings: MirrorSettings;
+  readonly events: MirrorEvents;
+  readonly meter: SnapshotMeter;
+  readonly figures: MirrorFigures;
+  readonly haltBefore: SchemaHalt | null;
+  readonly signal: AbortSignal;
+}
+
+const POLL_MS = 2_000;
+/** The catalogue is compared at every so manieth poll. */
+const LAYOUT_POLLS = 10;
+
+export class MirrorSession {
+  private readonly options: SessionOptions;
+  private readonly classes: ReadonlyMap<string, AgreedClass>;
+  private readonly abort = new AbortController();
+  private readonly signal: AbortSignal;
+  /** Classes whose copy is not complete: rows may be missing. */
+  private readonly tolerant = new Set<string>();
+  /** Classes that must be copied from the beginning. */
+  private readonly afresh = new Set<string>();
+  private readonly mappings: Mapping[] = [];
+  private held: Checkpoint;
+  private pipeline: Pipeline | null = null;
+
+  constructor(options: SessionOptions) {
+    this.options = options;
+    this.held = options.held;
+    this.classes = new Map(options.agreement.classes.map((agreed) => [agreed.cls.name, agreed]));
+    this.signal = AbortSignal.any([options.signal, this.abort.signal]);
+  }
+
+  /** Commit time of the oldest transaction that is not applied; null: none. */
+  get pendingSince(): number | null {
+    return this.pipeline?.pendingSince ?? null;
+  }
+
+  get bufferBytes(): number {
+    return this.pipeline?.bufferBytes ?? 0;
+  }
+
+  async run(): Promise<void> {
+    if (this.held.position === null) await this.begin();
+    if (this.signal.aborted) return;
+    await this.stream();
+  }
+
+  /** Ends at the next transaction's end. */
+  stop(): void {
+    if (this.pipeline === null) this.abort.abort(new Error("stopped"));
+    else this.pipeline.stop();
+  }
+
+  // ------------------------------------------------------------ the first copy
+
+  private async begin(): Promise<void> {
+    const { source, target, settings, agreement } = this.options;
+    const classes = this.recordClasses();
+    await this.emptyTarget(classes);
+    await using snapshot = await source.openSnapshot(classes, "first", settings.snapshot.parallel);
+    await this.refuseChangedLayouts(agreement);
+    const chunks = (await Promise.all(classes.map((cls) => snapshot.plan(cls, settings.snapshot.chunkRows)))).flat();
+    this.held = await target.startStream(this.held, snapshot.position, await source.identity(), chunks);
+    this.options.figures.position = snapshot.position;
+    await this.options.events.phase("snapshotting");
+    await this.copy(snapshot, await target.chunks(this.held.stream), false);
+  }
+
+  private async emptyTarget(classes: readonly RecordClass[]): Promise<void> {
+    const { target, settings } = this.options;
+    const filled = await target.isEmpty(classes);
+    if (filled.length === 0) return;
+    if (!settings.truncateTarget) {
+      throw new DualrunError("DR3002", `${filled.length} target tables hold rows`, { where: "target", details: filled.map((name) => `class ${name}`) });
+    }
+    await target.truncateAll(classes, this.held);
+  }
+
+  private async refuseChangedLayouts(agreement: Agreement): Promise<void> {
+    const difference = await this.layoutDifference(agreement);
+    if (difference !== null) throw difference;
+  }
+
+  /** Copies undone chunks at the snapshot's position; false when the snapshot grew too old before all were done. */
+  private async copy(snapshot: Snapshot, marks: readonly ChunkMark[], merge: boolean): Promise<boolean> {
+    const { target, settings, meter } = this.options;
+    meter.begin(marks);
+    meter.opened(snapshot);
+    const complete = await copyChunks(marks, {
+      snapshot, target, held: this.held, merge, meter, signal: this.signal,
+      classes: new Map([...this.classes].map(([name, { cls }]) => [name, cls])),
+      formats: new Map([...this.classes].map(([name, { format }]) => [name, format])),
+      ...settings.snapshot,
+    });
+    meter.closed();
+    if (!complete) this.options.events.warn("the snapshot has reached its greatest age; the copy goes on in a new one", { openedAt: snapshot.openedAt });
+    return complete;
+  }
+
+  // ------------------------------------------------------------ the stream
+
+  private async stream(): Promise<void> {
+    const { source, target, agreement, settings, events, figures } = this.options;
+    const undone = await this.undoneClasses();
+    const format = streamFormat(agreement);
+    await using stream = await source.openStream(this.held.position!, format, agreement.layouts, this.signal);
+    const pipeline = new Pipeline({
+      stream, target, format,
+      positions: source.positions,
+      checkpoint: this.held,
+      mappingsOf: (table) => this.mappingsOf(table),
+      ...settings.apply,
+      write: { onConflict: settings.apply.onConflict, tolerant: this.tolerant },
+      haltBefore: this.options.haltBefore,
+      abort: () => this.abort.abort(new Error("the pipeline has ended")),
+      onApplied: (batch) => this.applied(batch),
+      onBackpressure: events.backpressure,
+      onMark: events.mark,
+    });
+    this.pipeline = pipeline;
+    figures.position = this.held.position;
+    events.streaming();
+    const beside = Promise.all([
+      this.failing(undone.size > 0 ? this.finishCopy(pipeline) : events.phase("dual-run")),
+      this.failing(this.watch(pipeline, stream)),
+    ]);
+    try {
+      await pipeline.run();
+    } finally {
+      this.abort.abort(new Error("the pipeline has ended"));
+      await beside;
+      this.held = pipeline.current;
+      this.pipeline = null;
+    }
+    if (this.failure !== null) throw this.failure;
+  }
+
+  private failure: unknown = null;
+
+  /** Work beside the pipeline: its failure ends the session. */
+  private async failing(work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      if (this.signal.aborted) return;
+      this.failure = error;
+      this.abort.abort(error);
+    }
+  }
+
+  private mappingsOf(table: StreamTable): readonly Mapping[] {
+    const mappings = this.options.agreement.classes
+      .filter(({ cls }) => tableKey(cls.source) === tableKey(table.table))
+      .map(({ cls, whereTypes }) => compileMapping(cls, table, (column) => whereTypes[column] ?? "text"));
+    for (const mapping of mappings) mapping.skipped = this.passesBy(mapping.plan.cls.name);
+    this.mappings.push(...mappings);
+    return mappings;
+  }
+
+  /** A class without key that is not complete is copied whole later: until then its changes mean nothing. */
+  private passesBy(name: string): boolean {
+    return this.afresh.has(name) && this.classes.get(name)!.cls.key.length === 0;
+  }
+
+  private applied(batch: AppliedBatch): void {
+    for (const name of batch.result.unrebuildable) this.afresh.add(name);
+    this.options.figures.applied(batch);
+    this.options.events.applied(batch);
+  }
+
+  // ------------------------------------------------------------ what is still to be copied
+
+  private async undoneClasses(): Promise<ReadonlySet<string>> {
+    const marks = await this.options.target.chunks(this.held.stream);
+    this.options.meter.begin(marks);
+    for (const mark of marks) {
+      if (mark.done || !this.classes.has(mark.className)) continue;
+      this.tolerant.add(mark.className);
+      if (!mark.resumable) this.afresh.add(mark.className);
+    }
+    for (const name of this.tolerant) if (marks.every((mark) => mark.className !== name || !mark.done)) this.afresh.add(name);
+    return this.tolerant;
+  }
+
+  /**
+   * The stream is brought up to a new snapshot's position and held there; what is missing is then exactly what the
+   * snapshot shows. Rows that the stream has brought in the meantime are the same rows.
+   */
+  private async finishCopy(pipeline: Pipeline): Promise<void> {
+    await this.options.events.phase("snapshotting");
+    while (this.tolerant.size > 0) {
+      await this.catchUp(pipeline);
+      await this.copyAtNewSnapshot(pipeline);
+    }
+    await this.options.events.phase("dual-run");
+  }
+
+  private async copyAtNewSnapshot(pipeline: Pipeline): Promise<void> {
+    const { source, target, settings } = this.options;
+    await using snapshot = await source.openSnapshot(this.recordClasses(), "more", settings.snapshot.parallel);
+    const reached = pipeline.holdAt(snapshot.position);
+    await source.mark(`snapshot ${randomUUID()}`);
+    const hold = await reached;
+    try {
+      this.held = hold.checkpoint;
+      for (const name of this.afresh) {
+        const { cls } = this.classes.get(name)!;
+        await target.resetClass(cls, this.held, await snapshot.plan(cls, settings.snapshot.chunkRows));
+      }
+      this.afresh.clear();
+      if (!(await this.copy(snapshot, await target.chunks(this.held.stream), true))) return void (await this.undoneClasses());
+      this.tolerant.clear();
+      for (const mapping of this.mappings) mapping.skipped = false;
+    } finally {
+      hold.release();
+    }
+  }
+
+  /** Until the mirror has passed a mark that was set now: the snapshot that follows is then held open as briefly as can be. */
+  private async catchUp(pipeline: Pipeline): Promise<void> {
+    const { source } = this.options;
+    const goal = await source.mark(`catch-up ${randomUUID()}`);
+    while (pipeline.current.position === null || source.positions.relate(pipeline.current.position, goal) === "before") {
+      await sleep(50, undefined, { signal: this.signal });
+    }
+  }
+
+  // ------------------------------------------------------------ watching
+
+  private async watch(pipeline: Pipeline, stream: { bytesRead(): number; head(): Position }): Promise<void> {
+    for (let poll = 1; !this.signal.aborted; poll++) {
+      await sleep(POLL_MS, undefined, { signal: this.signal }).catch(() => undefined);
+      if (this.signal.aborted) return;
+      this.options.events.bytesRead(stream.bytesRead());
+      await this.watchSource(pipeline);
+      await this.watchFence();
+      if (poll % LAYOUT_POLLS === 0) await this.watchLayouts(pipeline);
+    }
+  }
+
+  private async watchSource(pipeline: Pipeline): Promise<void> {
+    const { source, figures } = this.options;
+    const health = await source.streamHealth();
+    figures.health = health;
+    if (health.state === "lost" || health.state === "missing") throw new DualrunError("DR4004", health.detail, { where: "source" });
+    const stands = (goal: Position): boolean => pipeline.current.position !== null && source.positions.relate(pipeline.current.position, goal) !== "before";
+    if (figures.awaited !== null && stands(figures.awaited)) figures.reachedAwaited();
+    figures.headSeen(health.head, stands(health.head));
+  }
+
+  private async watchFence(): Promise<void> {
+    const now = await this.options.target.checkpoint(this.held.stream);
+    if (now?.epoch !== this.held.epoch) {
+      throw new DualrunError("DR4001", `epoch ${this.held.epoch} of stream "${this.held.stream}" is over: another daemon writes to this target`, { where: "target" });
+    }
+  }
+
+  /** Everything that was written before the change was noticed is applied first; the stream halts by itself where it sees the change. */
+  private async watchLayouts(pipeline: Pipeline): Promise<void> {
+    const difference = await this.layoutDifference(this.options.agreement);
+    if (difference === null) return;
+    const reached = pipeline.holdAt(await this.options.source.mark(`schema ${randomUUID()}`));
+    const hold = await reached;
+    this.failure = difference;
+    this.abort.abort(difference);
+    hold.release();
+  }
+
+  private async layoutDifference(agreement: Agreement): Promise<DualrunError | null> {
+    const { source } = this.options;
+    const found = await source.layouts(this.recordClasses().map((cls) => cls.source));
+    const details = [...agreement.layouts].flatMap(([table, agreed]) => {
+      const present = found.get(table);
+      const differences = present === undefined ? ["the table is gone"] : source.layoutDifferences(agreed, present);
+      return differences.map((difference) => `${table}: ${difference}`);
+    });
+    return details.length === 0 ? null : new DualrunError("DR5001", "a mapped table has changed on the source", { where: "source", details });
+  }
+
+  private recordClasses(): RecordClass[] {
+    return [...this.classes.values()].map(({ cls }) => cls);
+  }
+}
+
