@@ -91,33 +91,39 @@ export type BytesListener = (bytes: Buffer, rows: number) => void;
 /** Delivers bytes without looking at more than the frame headers: a copy from one socket to another. */
 export function tapBytes(socket: Socket, listener: BytesListener): () => void {
   return interpose(socket, (driver) => {
-    let left = 0; // bytes of the current CopyData frame that are still to come
+    let left = 0; // bytes of the current frame that are still to come
+    let ours = true; // whom the current frame belongs to
     let header = Buffer.alloc(0);
     return (received) => {
       const chunk = header.length > 0 ? Buffer.concat([header, received]) : received;
       header = Buffer.alloc(0);
-      let at = Math.min(left, chunk.length);
       let from = 0;
       let rows = 0;
+      const handOver = (to: number): void => {
+        if (from < to) {
+          if (ours) listener(chunk.subarray(from, to), rows);
+          else driver(chunk.subarray(from, to));
+        }
+        from = to;
+        rows = 0;
+      };
+      let at = Math.min(left, chunk.length);
       left -= at;
       while (at < chunk.length) {
+        const isOurs = chunk[at] === COPY_DATA;
+        if (isOurs !== ours) handOver(at);
         if (at + HEADER > chunk.length) {
+          handOver(at);
           header = Buffer.from(chunk.subarray(at));
-          break;
+          return;
         }
-        const length = 1 + chunk.readInt32BE(at + 1);
-        if (chunk[at] === COPY_DATA) {
-          rows += 1;
-          left = Math.max(0, at + length - chunk.length);
-          at = Math.min(at + length, chunk.length);
-          continue;
-        }
-        // Everything from here on belongs to the driver: after the last CopyData come CopyDone, CommandComplete, ReadyForQuery.
-        if (from < at) listener(chunk.subarray(from, at), rows);
-        driver(chunk.subarray(at));
-        return;
+        ours = isOurs;
+        rows += 1;
+        const end = at + 1 + chunk.readInt32BE(at + 1);
+        left = Math.max(0, end - chunk.length);
+        at = Math.min(end, chunk.length);
       }
-      if (from < at) listener(chunk.subarray(from, at), rows);
+      handOver(at);
     };
   });
 }

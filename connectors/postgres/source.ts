@@ -243,8 +243,8 @@ const LAYOUTS = `
     (SELECT json_agg(json_build_object('name', a.attname, 'type', a.atttypid::text, 'modifier', a.atttypmod) ORDER BY a.attnum)
      FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') AS columns,
     array_cat(
-      ARRAY['replica identity ' || c.relreplident],
-      ARRAY(SELECT 'partition ' || t.relid::regclass || ' in file ' || pg_relation_filenode(t.relid)
+      ARRAY['replica identity ' || c.relreplident::text],
+      ARRAY(SELECT 'partition ' || t.relid::regclass::text || ' in file ' || pg_relation_filenode(t.relid)::text
             FROM pg_partition_tree(c.oid) AS t WHERE c.relkind = 'p' AND t.isleaf AND t.relid <> c.oid ORDER BY 1)) AS facts
   FROM unnest($1::text[], $2::text[]) AS wanted (schema, name)
   JOIN pg_namespace AS n ON n.nspname = wanted.schema

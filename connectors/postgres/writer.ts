@@ -175,7 +175,7 @@ class ClassWriter {
     if (fates.deletes.length > 0) await this.deleteRows(fates.deletes);
     if (fates.updates.length > 0) await this.updateRows(fates.updates, []);
     for (const [unchanged, rows] of fates.partialUpdates) await this.updateRows(rows, unchanged.split(",").map(Number));
-    if (fates.inserts.length > 0) await this.insert(gatherRows(changes.rowBytes, fates.inserts));
+    if (fates.inserts.length > 0) await this.insert(gatherRows(changes.rowBytes, fates.inserts.map((row) => changes.rowAt(row))));
   }
 
   private insert(rows: Buffer): Promise<number> {
