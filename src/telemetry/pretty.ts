@@ -1,14 +1,12 @@
-import { Writable } from "node:stream";
 import type { DestinationStream } from "pino";
-import { build } from "pino-pretty";
+import { prettyFactory } from "pino-pretty";
 
-/** A stream that takes JSON lines and writes readable ones. */
+/** Takes JSON lines and writes readable ones at once, so that the last line before an exit is not lost. */
 export function pretty(out: DestinationStream): DestinationStream {
-  const sink = new Writable({
-    write(chunk: Buffer, _encoding, done) {
-      out.write(chunk.toString());
-      done();
-    },
+  const readable = prettyFactory({
+    colorize: process.stdout.isTTY === true && process.env["NO_COLOR"] === undefined,
+    translateTime: "SYS:HH:MM:ss.l",
+    singleLine: true,
   });
-  return build({ destination: sink, colorize: process.stdout.isTTY === true && process.env["NO_COLOR"] === undefined, translateTime: "SYS:HH:MM:ss.l", ignore: "pid,hostname", singleLine: true });
+  return { write: (line) => out.write(readable(line)) };
 }

@@ -176,11 +176,10 @@ describe("logger", () => {
     }
   });
 
-  it("writes readable lines on a terminal, as clean as the others", async () => {
+  it("writes readable lines on a terminal, as clean as the others", () => {
     let text = "";
     const logger = createLogger({ level: "info", pretty: true, destination: { write: (chunk) => void (text += chunk) } });
     logger.info({ token: "SECRET" }, "to postgres://ann:SECRET@db/x");
-    await new Promise((resolve) => setTimeout(resolve, 50));
     expect(text).toContain("INFO");
     expect(text).toContain("postgres://ann:[redacted]@db/x");
     expect(text).not.toContain("SECRET");
