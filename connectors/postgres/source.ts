@@ -65,7 +65,7 @@ export class PostgresSource implements Source {
 
   async openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number): Promise<Snapshot> {
     if (purpose === "first") {
-      await this.ensurePublication(classes);
+      await this.publish(classes);
       await this.dropSlot();
     }
     const catalogue = await this.inspect();
@@ -142,7 +142,7 @@ export class PostgresSource implements Source {
     return { name, position: position as Position };
   }
 
-  private async ensurePublication(classes: readonly RecordClass[]): Promise<void> {
+  async publish(classes: readonly RecordClass[]): Promise<void> {
     const wanted = [...new Set(classes.map((cls) => quoteTable(cls.source)))].sort();
     const { rows } = await this.client.query<{ root: boolean; complete: boolean }>(
       "SELECT pubviaroot AS root, pubinsert AND pubupdate AND pubdelete AND pubtruncate AS complete FROM pg_publication WHERE pubname = $1", [this.name]);

@@ -10,9 +10,16 @@ import { PgOutputDecoder, type Layouts } from "./pgoutput.ts";
 
 /** Decoded bytes that may wait for the pipeline before the socket is paused. */
 const QUEUE_HIGH_WATER = 2 << 20;
-/** Chunks smaller than this mean that the server flushes message by message: a short pause lets it gather more. */
+/**
+ * The server sends message by message. Under load a reader that waits in the poller is woken for each of them;
+ * one that naps for a moment takes what has gathered and leaves the processor to the server.
+ * Pausing the socket instead closes the receive window, and TCP may take 200 ms to open it again.
+ */
 const SMALL_CHUNK = 32 << 10;
-const GATHER_MS = 1;
+const NAP_MS = 0.25;
+/** Chunks that follow each other faster than this mean load. */
+const LOAD_MS = 0.5;
+const NAP = new Int32Array(new SharedArrayBuffer(4));
 /** A status update at least this often keeps the server from giving up, however long the target takes. */
 const STATUS_INTERVAL_MS = 5_000;
 /** Acknowledgements are gathered for this long. */
@@ -103,7 +110,7 @@ export class PostgresStream implements ChangeStream {
   private queuedBytes = 0;
   private read = 0;
   private socket: { pause(): unknown; resume(): unknown } | null = null;
-  private gathering: NodeJS.Timeout | null = null;
+  private lastChunkAt = 0;
   private durable: { high: number; low: number };
   private statusTimer: NodeJS.Timeout | null = null;
   private acknowledgeTimer: NodeJS.Timeout | null = null;
@@ -200,16 +207,12 @@ export class PostgresStream implements ChangeStream {
   }
 
   private gather(): void {
-    if (this.gathering !== null) return;
-    this.socket?.pause();
-    this.gathering = setTimeout(() => {
-      this.gathering = null;
-      this.resumeReading();
-    }, GATHER_MS);
+    if (performance.now() - this.lastChunkAt < LOAD_MS) Atomics.wait(NAP, 0, 0, NAP_MS);
+    this.lastChunkAt = performance.now();
   }
 
   private resumeReading(): void {
-    if (this.gathering === null && this.queuedBytes <= QUEUE_HIGH_WATER / 2) this.socket?.resume();
+    if (this.queuedBytes <= QUEUE_HIGH_WATER / 2) this.socket?.resume();
   }
 
   private sendStatus(): void {
@@ -224,7 +227,6 @@ export class PostgresStream implements ChangeStream {
     this.failure = error;
     if (this.statusTimer !== null) clearInterval(this.statusTimer);
     if (this.acknowledgeTimer !== null) clearTimeout(this.acknowledgeTimer);
-    if (this.gathering !== null) clearTimeout(this.gathering);
     this.wake();
   }
 }

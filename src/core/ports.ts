@@ -110,6 +110,8 @@ export interface Source extends AsyncDisposable {
    * and writes `token` into the log behind it, so that every stream comes to pass that position.
    */
   mark(token: string): Promise<Position>;
+  /** Makes the stream carry exactly these classes, from now on. */
+  publish(classes: readonly RecordClass[]): Promise<void>;
   /** `first` makes slot and publication; `more` is a later snapshot beside a running stream. `readers` connections share it. */
   openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number): Promise<Snapshot>;
   /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from. Returns the source's present identity. */

@@ -58,6 +58,7 @@ export class MirrorSession {
   private readonly mappings: Mapping[] = [];
   private held: Checkpoint;
   private pipeline: Pipeline | null = null;
+  private stopped = false;
 
   constructor(options: SessionOptions) {
     this.options = options;
@@ -76,13 +77,17 @@ export class MirrorSession {
   }
 
   async run(): Promise<void> {
-    if (this.held.position === null) await this.begin();
-    if (this.signal.aborted) return;
-    await this.stream();
+    try {
+      if (this.held.position === null) await this.begin();
+      if (!this.signal.aborted) await this.stream();
+    } catch (error) {
+      if (!this.stopped) throw error;
+    }
   }
 
   /** Ends at the next transaction's end. */
   stop(): void {
+    this.stopped = true;
     if (this.pipeline === null) this.abort.abort(new Error("stopped"));
     else this.pipeline.stop();
   }

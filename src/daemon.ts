@@ -1,0 +1,525 @@
+/** The composition root: puts engines, mirror, state and faces together and keeps the mirror going. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { engineOf } from "../connectors/registry.ts";
+import { inertSections, type Config } from "./config/index.ts";
+import {
+  DualrunError, asDualrunError, isDualrunError,
+  type Agreement, type AuditEntry, type Checkpoint, type Chunk, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
+  type Phase, type RecordClass, type Source, type StatusDocument, type Target,
+} from "./core/index.ts";
+import { startHttp } from "./http/index.ts";
+import { MirrorFigures, MirrorSession, type MirrorEvents } from "./mirror/index.ts";
+import { SchemaHaltSignal, type AppliedBatch, type SchemaHalt } from "./pipeline/index.ts";
+import { agree } from "./plan/index.ts";
+import { SnapshotMeter } from "./snapshot/index.ts";
+import { Agreements, AuditTrail, Conflicts, STATE_MIGRATIONS, Settings } from "./state/index.ts";
+import { createLogger, createMetrics, type Logger, type Metrics } from "./telemetry/index.ts";
+import { VERSION } from "./version.ts";
+
+export interface DaemonOptions {
+  readonly truncateTarget: boolean;
+  readonly logger?: Logger;
+}
+
+export interface RunningDaemon {
+  readonly control: DaemonControl;
+  readonly addresses: { readonly http: string };
+  /** Settles when the daemon has ended: null after `stop`, else why. */
+  readonly finished: Promise<DualrunError | null>;
+  stop(): Promise<void>;
+  /** Waits until everything that was committed on the source before the call stands on the target. */
+  drain(signal?: AbortSignal): Promise<void>;
+}
+
+const RETRY_FIRST_MS = 500;
+const RETRY_MOST_MS = 30_000;
+const STOP_GRACE_MS = 10_000;
+const TICK_MS = 500;
+
+/** Connects, checks, takes the fence and starts mirroring. Throws what makes a start impossible; later faults halt or are retried. */
+export async function startDaemon(config: Config, options: DaemonOptions): Promise<RunningDaemon> {
+  const logger = options.logger ?? createLogger({ level: config.log.level, pretty: process.stdout.isTTY });
+  for (const line of inertSections(config)) logger.warn(line);
+  const daemon = new Daemon(config, options, logger);
+  await daemon.start();
+  return daemon;
+}
+
+/** One set of connections and what was read through them. */
+interface Connected extends AsyncDisposable {
+  readonly source: Source;
+  readonly target: Target;
+}
+
+async function connectBoth(engines: { source: Engine; target: Engine }, config: Config): Promise<Connected> {
+  const source = await engines.source.connectSource(config.source, config.migration);
+  try {
+    const target = await engines.target.connectTarget(config.target, config.migration);
+    return {
+      source,
+      target,
+      async [Symbol.asyncDispose]() {
+        await Promise.allSettled([source[Symbol.asyncDispose](), target[Symbol.asyncDispose]()]);
+      },
+    };
+  } catch (error) {
+    await source[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+class Daemon implements RunningDaemon, DaemonControl {
+  readonly control: DaemonControl = this;
+  readonly finished: Promise<DualrunError | null>;
+  private readonly config: Config;
+  private readonly options: DaemonOptions;
+  private readonly logger: Logger;
+  private readonly engines: { readonly source: Engine; readonly target: Engine };
+  private readonly figures = new MirrorFigures();
+  private readonly meter = new SnapshotMeter();
+  private readonly startedAt = new Date();
+  private metrics!: Metrics;
+  private http: { readonly address: string; close(): Promise<void> } | null = null;
+  private settle!: (error: DualrunError | null) => void;
+  private connected: Connected | null = null;
+  private session: MirrorSession | null = null;
+  private agreement: Agreement | null = null;
+  private newTables: readonly string[] = [];
+  private warnings: readonly string[] = [];
+  private held: Checkpoint | null = null;
+  private phaseNow: Phase = "planned";
+  private state: DaemonState = "starting";
+  private haltNow: HaltDocument | null = null;
+  private restarts = 0;
+  private haltBefore: SchemaHalt | null = null;
+  private paused = false;
+  private stopping = false;
+  private truncateTarget: boolean;
+  private readonly hardStop = new AbortController();
+  private loop: Promise<void> = Promise.resolve();
+  private ticker: NodeJS.Timeout | null = null;
+  /** Wakes the loop out of a pause, a halt or a wait. */
+  private wake: () => void = () => undefined;
+
+  constructor(config: Config, options: DaemonOptions, logger: Logger) {
+    this.config = config;
+    this.options = options;
+    this.truncateTarget = options.truncateTarget;
+    this.logger = logger;
+    this.engines = { source: engineOf(config.source.engine), target: engineOf(config.target.engine) };
+    this.finished = new Promise((resolve) => (this.settle = resolve));
+  }
+
+  get addresses(): { readonly http: string } {
+    return { http: this.http?.address ?? "" };
+  }
+
+  async start(): Promise<void> {
+    this.connected = await connectBoth(this.engines, this.config);
+    try {
+      await this.prepare(this.connected);
+      this.http = await startHttp({
+        listen: `${bracketed(this.config.http.listen.host)}:${this.config.http.listen.port}`,
+        control: this, metrics: this.metrics, logger: this.logger, version: VERSION, ready: () => this.ready(), tokens: this.config.http.tokens,
+      });
+    } catch (error) {
+      await this.disconnect();
+      throw error;
+    }
+    this.ticker = setInterval(() => this.tick(), TICK_MS);
+    this.loop = this.keepGoing();
+  }
+
+  async stop(): Promise<void> {
+    if (!this.stopping) {
+      this.stopping = true;
+      this.session?.stop();
+      this.wake();
+      const grace = setTimeout(() => this.hardStop.abort(new Error("stopped")), STOP_GRACE_MS);
+      await this.loop;
+      clearTimeout(grace);
+    }
+    await this.finished;
+  }
+
+  async drain(signal?: AbortSignal): Promise<void> {
+    const { source } = this.need();
+    const goal = await source.mark(`drain ${process.pid}`);
+    while (this.figures.position === null || source.positions.relate(this.figures.position, goal) === "before") {
+      if (this.haltNow !== null && this.state === "halted") throw new DualrunError(this.haltNow.code, this.haltNow.what, { details: this.haltNow.details });
+      await sleep(20, undefined, signal === undefined ? {} : { signal });
+    }
+  }
+
+  // ------------------------------------------------------------ starting
+
+  private async prepare({ source, target }: Connected): Promise<void> {
+    await target.prepareState(STATE_MIGRATIONS);
+    const stream = this.config.migration;
+    const { agreements, settings } = this.memory(target);
+    const known = await agreements.current();
+    const before = await target.checkpoint(stream);
+    const fresh = known === null || before?.position === null || before === null;
+    const proposal = await agree(this.config, source, target, { refuse: fresh });
+    this.newTables = proposal.newTables;
+    this.warnings = proposal.warnings;
+    for (const warning of proposal.warnings) this.logger.warn(warning);
+    this.agreement = fresh ? proposal.agreement : known;
+    if (!fresh) this.newTables = unmirrored(proposal.agreement, known, proposal.newTables);
+    this.metrics = createMetrics({ version: VERSION, migration: stream, classes: this.agreement.classes.map(({ cls }) => cls.name) });
+    this.held = await target.takeOver(stream);
+    if (fresh) await agreements.save(this.agreement);
+    this.phaseNow = await settings.phase();
+    this.paused = await settings.paused();
+    this.metrics.leader.set(1);
+    this.setPhase(this.phaseNow);
+    await this.audit_(target).append("daemon", `started, epoch ${this.held.epoch}`, null);
+  }
+
+  private memory(target: Target): { settings: Settings; agreements: Agreements; conflicts: Conflicts } {
+    const stream = this.config.migration;
+    return { settings: new Settings(target.sql, stream), agreements: new Agreements(target.sql, stream), conflicts: new Conflicts(target.sql, stream) };
+  }
+
+  private audit_(target: Target): AuditTrail {
+    return new AuditTrail(target.sql, this.config.migration);
+  }
+
+  private need(): Connected {
+    if (this.connected === null) throw new DualrunError("DR2001", "the databases are out of reach at the moment", { next: "See `dualrun status`." });
+    return this.connected;
+  }
+
+  // ------------------------------------------------------------ keeping going
+
+  private async keepGoing(): Promise<void> {
+    let end: DualrunError | null = null;
+    let wait = RETRY_FIRST_MS;
+    while (!this.stopping) {
+      if (this.paused) {
+        await this.rest("paused");
+        continue;
+      }
+      const started = performance.now();
+      try {
+        await this.runSession();
+        this.haltNow = null;
+      } catch (error) {
+        if (this.stopping) break;
+        if (performance.now() - started > RETRY_MOST_MS) wait = RETRY_FIRST_MS;
+        const fatal = await this.afterFailure(error, wait);
+        wait = Math.min(wait * 2, RETRY_MOST_MS);
+        if (fatal !== null) {
+          end = fatal;
+          break;
+        }
+      }
+    }
+    await this.shutDown(end);
+  }
+
+  /** Connects where needed, and mirrors until something ends it. */
+  private async runSession(): Promise<void> {
+    const connected = (this.connected ??= await connectBoth(this.engines, this.config));
+    const { source, target } = connected;
+    const held = await this.currentCheckpoint(target);
+    if (held.position !== null) await this.checkSource(source, target, held);
+    this.session = new MirrorSession({
+      source, target, agreement: this.agreement!, held: this.held!,
+      settings: { snapshot: this.config.snapshot, apply: this.config.apply, truncateTarget: this.truncateTarget },
+      events: this.events(target), meter: this.meter, figures: this.figures, haltBefore: this.haltBefore, signal: this.hardStop.signal,
+    });
+    try {
+      await this.session.run();
+    } finally {
+      this.session = null;
+    }
+  }
+
+  private async currentCheckpoint(target: Target): Promise<Checkpoint> {
+    const now = await target.checkpoint(this.config.migration);
+    if (now === null || now.epoch < this.held!.epoch) {
+      throw new DualrunError("DR4002", "the target's checkpoint is older than this daemon's own", { where: "target" });
+    }
+    if (now.epoch !== this.held!.epoch) {
+      throw new DualrunError("DR4001", `epoch ${this.held!.epoch} is over: another daemon writes to this target`, { where: "target" });
+    }
+    return (this.held = now);
+  }
+
+  private async checkSource(source: Source, target: Target, held: Checkpoint): Promise<void> {
+    const identity = await source.resumeCheck(held);
+    if (identity === held.sourceIdentity) return;
+    this.held = await target.rebindSource(held, identity);
+    await this.audit_(target).append("daemon", `the source is now ${identity}, before ${held.sourceIdentity}`, null);
+    this.logger.warn({ before: held.sourceIdentity, now: identity }, "the source has been promoted; its slot was synchronised and the checkpoint lies before the switch");
+  }
+
+  /** Decides between once more, a halt and the end; returns the error to end with. */
+  private async afterFailure(error: unknown, wait: number): Promise<DualrunError | null> {
+    if (error instanceof SchemaHaltSignal) {
+      this.haltBefore = error;
+      return null;
+    }
+    await this.disconnect();
+    const known = asDualrunError(error);
+    this.metrics.applyErrors.inc({ code: known.code });
+    if (known.code === "DR4001") {
+      this.metrics.leader.set(0);
+      this.metrics.fencingRejections.inc();
+      this.setHalt(known, "fenced");
+      return known;
+    }
+    if (this.isTransient(error)) {
+      this.restarts += 1;
+      this.metrics.streamRestarts.inc();
+      const shown = isDualrunError(error) ? error : new DualrunError("DR5008", known.message, { cause: error });
+      this.setHalt(shown, "retrying");
+      this.logger.warn({ code: shown.code, err: shown.message, waitMs: wait }, "mirroring was interrupted and will be tried again");
+      await this.waitFor(wait);
+      return null;
+    }
+    this.setHalt(known, "halted");
+    this.logger.error({ code: known.code, where: known.where, details: known.details, next: known.next }, known.message);
+    await this.rest("halted");
+    return null;
+  }
+
+  private isTransient(error: unknown): boolean {
+    if (isDualrunError(error)) return error.code === "DR2001" || error.code === "DR5008";
+    return this.engines.source.isTransient(error) || this.engines.target.isTransient(error);
+  }
+
+  /** Until the operator says `resume`, or the daemon stops. */
+  private async rest(state: "paused" | "halted"): Promise<void> {
+    this.state = state;
+    await new Promise<void>((resolve) => (this.wake = resolve));
+    if (!this.paused) this.state = "starting";
+  }
+
+  private async waitFor(ms: number): Promise<void> {
+    const timer = setTimeout(() => this.wake(), ms);
+    await new Promise<void>((resolve) => (this.wake = resolve));
+    clearTimeout(timer);
+  }
+
+  private async disconnect(): Promise<void> {
+    const connected = this.connected;
+    this.connected = null;
+    await connected?.[Symbol.asyncDispose]();
+  }
+
+  private async shutDown(end: DualrunError | null): Promise<void> {
+    if (this.ticker !== null) clearInterval(this.ticker);
+    if (this.state !== "fenced") this.state = "stopped";
+    await this.disconnect();
+    await this.http?.close();
+    this.settle(end);
+  }
+
+  // ------------------------------------------------------------ what the mirror tells
+
+  private events(target: Target): MirrorEvents {
+    const { settings, conflicts } = this.memory(target);
+    return {
+      phase: async (phase) => {
+        this.state = phase === "snapshotting" ? "snapshotting" : "streaming";
+        if (this.phaseNow === phase) return;
+        await settings.setPhase(phase);
+        await this.audit_(target).append("daemon", `phase ${this.phaseNow} → ${phase}`, null);
+        this.setPhase(phase);
+        this.logger.info({ phase }, "phase");
+        this.truncateTarget = false;
+      },
+      streaming: () => {
+        this.state = "streaming";
+        this.haltNow = null;
+      },
+      applied: (batch) => {
+        this.metrics.batchApplied(batch);
+        if (batch.result.conflicts.length > 0) this.recordConflicts(conflicts, batch);
+      },
+      backpressure: (seconds) => this.metrics.backpressureSeconds.inc(seconds),
+      bytesRead: (total) => this.metrics.bytesReadTo(total),
+      mark: (token) => this.logger.debug({ token }, "marker"),
+      warn: (message, facts) => this.logger.warn(facts, message),
+    };
+  }
+
+  private recordConflicts(conflicts: Conflicts, batch: AppliedBatch): void {
+    this.logger.warn({ conflicts: batch.result.conflicts.slice(0, 20), count: batch.result.conflicts.length }, "the target's rows were not what the log says; the source's truth was applied");
+    conflicts.record(batch.result.conflicts, batch.position).catch((error: unknown) => this.logger.error({ err: error }, "conflicts could not be recorded"));
+  }
+
+  private setPhase(phase: Phase): void {
+    this.phaseNow = phase;
+    this.metrics.setPhase(phase);
+  }
+
+  private setHalt(error: DualrunError, state: DaemonState): void {
+    this.state = state;
+    this.haltNow = { code: error.code, title: error.title, what: error.message, where: error.where, details: error.details, next: error.next, at: new Date().toISOString() };
+  }
+
+  private tick(): void {
+    this.figures.tick();
+    this.metrics.observe(this.status());
+  }
+
+  // ------------------------------------------------------------ DaemonControl
+
+  status(): StatusDocument {
+    const { figures, meter } = this;
+    const { health } = figures;
+    return {
+      version: VERSION,
+      migration: this.config.migration,
+      phase: this.phaseNow,
+      state: this.state,
+      startedAt: this.startedAt.toISOString(),
+      halt: this.haltNow,
+      format: null,
+      epoch: this.held?.epoch.toString() ?? null,
+      position: figures.position,
+      head: health?.head ?? null,
+      lagSeconds: this.state === "streaming" ? figures.lagSeconds(this.session?.pendingSince ?? null) : null,
+      lagBytes: this.lagBytes(),
+      lastEventAt: isoOrNull(figures.lastEventAt),
+      lastCommitAt: isoOrNull(figures.lastCommitAt),
+      slot: { state: health?.state ?? "unknown", retainedBytes: health?.retainedBytes ?? null, detail: health?.detail ?? "" },
+      changesPerSecond: figures.rate("changes"),
+      transactionsPerSecond: figures.rate("transactions"),
+      changesApplied: figures.changes,
+      transactionsApplied: figures.transactions,
+      bytesRead: figures.bytesRead,
+      bufferBytes: this.session?.bufferBytes ?? 0,
+      restarts: this.restarts,
+      snapshot: meter.progress(),
+      classes: (this.agreement?.classes ?? []).map(({ cls }) => this.classStatus(cls)),
+      newTables: this.newTables,
+      warnings: this.warnings,
+    };
+  }
+
+  private classStatus(cls: RecordClass): StatusDocument["classes"][number] {
+    const copied = this.meter.forClass(cls.name);
+    return {
+      name: cls.name,
+      source: `${cls.source.schema}.${cls.source.name}`,
+      target: `${cls.target.schema}.${cls.target.name}`,
+      kind: cls.kind,
+      snapshotRows: copied.rows,
+      snapshotRowsExpected: Math.round(copied.expectedRows),
+      chunksDone: copied.chunksDone,
+      chunks: copied.chunks,
+      ...this.figures.forClass(cls.name),
+    };
+  }
+
+  private lagBytes(): number | null {
+    const { position, health } = this.figures;
+    if (position === null || health === null || this.connected === null) return null;
+    return Math.max(0, this.connected.source.positions.distance(position, health.head) ?? 0);
+  }
+
+  private ready(): { ok: boolean; why: string } {
+    const ok = this.state === "streaming" || this.state === "snapshotting";
+    return { ok, why: ok ? "" : this.haltNow === null ? this.state : `${this.state}: ${this.haltNow.code} ${this.haltNow.what}` };
+  }
+
+  async pause(by: string): Promise<void> {
+    const { target } = this.need();
+    await this.memory(target).settings.setPaused(true);
+    await this.audit_(target).append(by, "pause", null);
+    this.paused = true;
+    this.session?.stop();
+  }
+
+  async resume(by: string): Promise<void> {
+    await this.whileConnected(async ({ target }) => {
+      await this.memory(target).settings.setPaused(false);
+      await this.audit_(target).append(by, "resume", null);
+    });
+    this.paused = false;
+    this.wake();
+  }
+
+  async acceptSchema(note: string, by: string): Promise<void> {
+    await this.whileConnected(async ({ source, target }) => {
+      const { agreement, newTables, warnings } = await agree(this.config, source, target, { refuse: true });
+      const known = new Set(this.agreement!.classes.map(({ cls }) => cls.name));
+      const accepted: Agreement = { ...agreement, classes: agreement.classes.filter(({ cls }) => known.has(cls.name)) };
+      await this.memory(target).agreements.save(accepted);
+      await this.audit_(target).append(by, "schema accepted", note);
+      this.agreement = accepted;
+      this.warnings = warnings;
+      this.newTables = unmirrored(agreement, accepted, newTables);
+    });
+    this.haltBefore = null;
+    this.restartSession();
+  }
+
+  /** Also adds a class that the configuration has gained. */
+  async resnapshot(className: string, by: string): Promise<void> {
+    await this.whileConnected(async ({ source, target }) => {
+      const { agreement } = await agree(this.config, source, target, { refuse: true });
+      const chosen = agreement.classes.find(({ cls }) => cls.name === className);
+      if (chosen === undefined) throw new DualrunError("DR1004", `there is no class "${className}"`, { next: "See `dualrun status` for the classes." });
+      await this.endSession();
+      const kept = this.agreement!.classes.filter(({ cls }) => cls.name !== className);
+      const widened: Agreement = { classes: [...kept, chosen], layouts: withLayouts(this.agreement!, agreement, chosen.cls) };
+      await source.publish(widened.classes.map(({ cls }) => cls));
+      await this.memory(target).agreements.save(widened);
+      await target.resetClass(chosen.cls, this.held!, [wholeClass(chosen.cls)]);
+      await this.audit_(target).append(by, `resnapshot of class ${className}`, null);
+      this.agreement = widened;
+      this.newTables = this.newTables.filter((table) => table !== `${chosen.cls.source.schema}.${chosen.cls.source.name}`);
+    });
+    this.restartSession();
+  }
+
+  readonly audit = (): Promise<readonly AuditEntry[]> => this.audit_(this.need().target).list();
+
+  private restartSession(): void {
+    this.session?.stop();
+    this.wake();
+  }
+
+  private async endSession(): Promise<void> {
+    while (this.session !== null) {
+      this.paused = true;
+      this.session.stop();
+      await sleep(20);
+    }
+    this.paused = false;
+  }
+
+  /** While the daemon is halted it holds no connections: a command brings its own. */
+  private async whileConnected(work: (connected: Connected) => Promise<void>): Promise<void> {
+    if (this.connected !== null) return work(this.connected);
+    await using connected = await connectBoth(this.engines, this.config);
+    await work(connected);
+  }
+}
+
+const isoOrNull = (at: number | null): string | null => (at === null ? null : new Date(at).toISOString());
+
+const bracketed = (host: string): string => (host.includes(":") ? `[${host}]` : host);
+
+function wholeClass(cls: RecordClass): Chunk {
+  return { className: cls.name, ordinal: 0, lower: null, upper: null, resumable: cls.key.length > 0, estimatedRows: 0, estimatedBytes: 0 };
+}
+
+function unmirrored(present: Agreement, agreed: Agreement, told: readonly string[]): string[] {
+  const known = new Set(agreed.classes.map(({ cls }) => cls.name));
+  const added = present.classes.filter(({ cls }) => !known.has(cls.name)).map(({ cls }) => `${cls.source.schema}.${cls.source.name}`);
+  return [...new Set([...told, ...added])];
+}
+
+function withLayouts(agreed: Agreement, present: Agreement, cls: RecordClass): Agreement["layouts"] {
+  const table = `${cls.source.schema}.${cls.source.name}`;
+  const layouts = new Map(agreed.layouts);
+  const layout = present.layouts.get(table);
+  if (layout !== undefined) layouts.set(table, layout);
+  return layouts;
+}

@@ -1,0 +1,47 @@
+/** What both sides can agree upon today: the configuration against both catalogues. */
+import type { Config } from "../config/index.ts";
+import {
+  DualrunError, whereColumns,
+  type AgreedClass, type Agreement, type Catalogue, type Finding, type RecordClass, type Source, type Target, type WhereType,
+} from "../core/index.ts";
+import { resolveClasses } from "./classes.ts";
+
+export interface Proposal {
+  readonly agreement: Agreement;
+  readonly newTables: readonly string[];
+  /** One line each. */
+  readonly warnings: readonly string[];
+}
+
+/** Reads both catalogues and resolves the classes; with `refuse`, faults found by preflight are thrown together as DR3001. */
+export async function agree(config: Config, source: Source, target: Target, options: { readonly refuse: boolean }): Promise<Proposal> {
+  const [sourceFacts, targetFacts] = await Promise.all([source.inspect(), target.inspect()]);
+  const { classes, findings } = resolveClasses(config, sourceFacts, targetFacts);
+  const all = [...findings, ...source.preflight(classes, sourceFacts), ...target.preflight(classes, targetFacts, sourceFacts)];
+  const errors = all.filter((finding) => finding.severity === "error");
+  if (options.refuse && errors.length > 0) {
+    throw new DualrunError("DR3001", `preflight found ${errors.length} faults`, { details: errors.map(line) });
+  }
+  const agreed = classes.map((cls): AgreedClass => ({
+    cls, format: target.formats(cls, sourceFacts, targetFacts), whereTypes: whereTypes(cls, sourceFacts),
+  }));
+  return {
+    agreement: { classes: agreed, layouts: await source.layouts(classes.map((cls) => cls.source)) },
+    newTables: [],
+    warnings: all.filter((finding) => finding.severity === "warning").map(line),
+  };
+}
+
+function line(finding: Finding): string {
+  return `${finding.check}: ${finding.what} → ${finding.mend}`;
+}
+
+/** How `where` reads each column that it names. */
+function whereTypes(cls: RecordClass, catalogue: Catalogue): Record<string, WhereType> {
+  if (cls.where === null) return {};
+  const table = catalogue.tables.find((facts) => facts.table.schema === cls.source.schema && facts.table.name === cls.source.name);
+  return Object.fromEntries([...whereColumns(cls.where)].map((column) => {
+    const type = table?.columns.find((facts) => facts.name === column)?.baseTypeName ?? "text";
+    return [column, type === "bool" ? "boolean" : type === "uuid" ? "uuid" : /^(int2|int4|int8|numeric)$/.test(type) ? "number" : "text"];
+  }));
+}
