@@ -121,7 +121,7 @@ function collectRoutes(app: App): Map<string, Set<string>> {
 
 /** 405 with what is allowed, for every other method of every address. */
 function refuseOtherMethods(app: App, routes: ReadonlyMap<string, ReadonlySet<string>>): void {
-  for (const [url, methods] of [...routes]) {
+  for (const [url, methods] of routes) {
     const allow = [...methods].toSorted().join(", ");
     const refuse = async (request: FastifyRequest): Promise<never> => {
       throw new HttpError("method-not-allowed", `${request.method} is not allowed here; ${allow} is.`, { headers: { allow } });
