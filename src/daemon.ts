@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { engineOf } from "../connectors/registry.ts";
 import { inertSections, type Config } from "./config/index.ts";
 import {
-  DualrunError, asDualrunError, isDualrunError,
+  DualrunError, asDualrunError, isDualrunError, streamFormat, tableKey,
   type Agreement, type AuditEntry, type Checkpoint, type Chunk, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
   type Phase, type RecordClass, type Source, type StatusDocument, type Target,
 } from "./core/index.ts";
@@ -72,7 +72,6 @@ class Daemon implements RunningDaemon, DaemonControl {
   readonly control: DaemonControl = this;
   readonly finished: Promise<DualrunError | null>;
   private readonly config: Config;
-  private readonly options: DaemonOptions;
   private readonly logger: Logger;
   private readonly engines: { readonly source: Engine; readonly target: Engine };
   private readonly figures = new MirrorFigures();
@@ -103,7 +102,6 @@ class Daemon implements RunningDaemon, DaemonControl {
 
   constructor(config: Config, options: DaemonOptions, logger: Logger) {
     this.config = config;
-    this.options = options;
     this.truncateTarget = options.truncateTarget;
     this.logger = logger;
     this.engines = { source: engineOf(config.source.engine), target: engineOf(config.target.engine) };
@@ -159,16 +157,15 @@ class Daemon implements RunningDaemon, DaemonControl {
     const { agreements, settings } = this.memory(target);
     const known = await agreements.current();
     const before = await target.checkpoint(stream);
-    const fresh = known === null || before?.position === null || before === null;
-    const proposal = await agree(this.config, source, target, { refuse: fresh });
-    this.newTables = proposal.newTables;
+    const begun = before?.position == null ? null : known;
+    const proposal = await agree(this.config, source, target, { refuse: begun === null });
     this.warnings = proposal.warnings;
     for (const warning of proposal.warnings) this.logger.warn(warning);
-    this.agreement = fresh ? proposal.agreement : known;
-    if (!fresh) this.newTables = unmirrored(proposal.agreement, known, proposal.newTables);
+    this.agreement = begun ?? proposal.agreement;
+    this.newTables = unmirrored(proposal.agreement, this.agreement);
     this.metrics = createMetrics({ version: VERSION, migration: stream, classes: this.agreement.classes.map(({ cls }) => cls.name) });
     this.held = await target.takeOver(stream);
-    if (fresh) await agreements.save(this.agreement);
+    if (begun === null) await agreements.save(this.agreement);
     this.phaseNow = await settings.phase();
     this.paused = await settings.paused();
     this.metrics.leader.set(1);
@@ -340,7 +337,10 @@ class Daemon implements RunningDaemon, DaemonControl {
         if (batch.result.conflicts.length > 0) this.recordConflicts(conflicts, batch);
       },
       backpressure: (seconds) => this.metrics.backpressureSeconds.inc(seconds),
-      bytesRead: (total) => this.metrics.bytesReadTo(total),
+      bytesRead: (total) => {
+        this.figures.bytesRead = total;
+        this.metrics.bytesReadTo(total);
+      },
       mark: (token) => this.logger.debug({ token }, "marker"),
       warn: (message, facts) => this.logger.warn(facts, message),
     };
@@ -378,11 +378,11 @@ class Daemon implements RunningDaemon, DaemonControl {
       state: this.state,
       startedAt: this.startedAt.toISOString(),
       halt: this.haltNow,
-      format: null,
+      format: this.agreement === null ? null : streamFormat(this.agreement),
       epoch: this.held?.epoch.toString() ?? null,
       position: figures.position,
       head: health?.head ?? null,
-      lagSeconds: this.state === "streaming" ? figures.lagSeconds(this.session?.pendingSince ?? null) : null,
+      lagSeconds: this.state === "streaming" ? (this.session?.lagSeconds() ?? null) : null,
       lagBytes: this.lagBytes(),
       lastEventAt: isoOrNull(figures.lastEventAt),
       lastCommitAt: isoOrNull(figures.lastCommitAt),
@@ -405,8 +405,8 @@ class Daemon implements RunningDaemon, DaemonControl {
     const copied = this.meter.forClass(cls.name);
     return {
       name: cls.name,
-      source: `${cls.source.schema}.${cls.source.name}`,
-      target: `${cls.target.schema}.${cls.target.name}`,
+      source: tableKey(cls.source),
+      target: tableKey(cls.target),
       kind: cls.kind,
       snapshotRows: copied.rows,
       snapshotRowsExpected: Math.round(copied.expectedRows),
@@ -446,14 +446,14 @@ class Daemon implements RunningDaemon, DaemonControl {
 
   async acceptSchema(note: string, by: string): Promise<void> {
     await this.whileConnected(async ({ source, target }) => {
-      const { agreement, newTables, warnings } = await agree(this.config, source, target, { refuse: true });
+      const { agreement, warnings } = await agree(this.config, source, target, { refuse: true });
       const known = new Set(this.agreement!.classes.map(({ cls }) => cls.name));
       const accepted: Agreement = { ...agreement, classes: agreement.classes.filter(({ cls }) => known.has(cls.name)) };
       await this.memory(target).agreements.save(accepted);
       await this.audit_(target).append(by, "schema accepted", note);
       this.agreement = accepted;
       this.warnings = warnings;
-      this.newTables = unmirrored(agreement, accepted, newTables);
+      this.newTables = unmirrored(agreement, accepted);
     });
     this.haltBefore = null;
     this.restartSession();
@@ -473,7 +473,7 @@ class Daemon implements RunningDaemon, DaemonControl {
       await target.resetClass(chosen.cls, this.held!, [wholeClass(chosen.cls)]);
       await this.audit_(target).append(by, `resnapshot of class ${className}`, null);
       this.agreement = widened;
-      this.newTables = this.newTables.filter((table) => table !== `${chosen.cls.source.schema}.${chosen.cls.source.name}`);
+      this.newTables = this.newTables.filter((table) => table !== tableKey(chosen.cls.source));
     });
     this.restartSession();
   }
@@ -510,14 +510,14 @@ function wholeClass(cls: RecordClass): Chunk {
   return { className: cls.name, ordinal: 0, lower: null, upper: null, resumable: cls.key.length > 0, estimatedRows: 0, estimatedBytes: 0 };
 }
 
-function unmirrored(present: Agreement, agreed: Agreement, told: readonly string[]): string[] {
+/** Tables that the configuration selects today and that are not mirrored yet. */
+function unmirrored(present: Agreement, agreed: Agreement): string[] {
   const known = new Set(agreed.classes.map(({ cls }) => cls.name));
-  const added = present.classes.filter(({ cls }) => !known.has(cls.name)).map(({ cls }) => `${cls.source.schema}.${cls.source.name}`);
-  return [...new Set([...told, ...added])];
+  return present.classes.filter(({ cls }) => !known.has(cls.name)).map(({ cls }) => tableKey(cls.source));
 }
 
 function withLayouts(agreed: Agreement, present: Agreement, cls: RecordClass): Agreement["layouts"] {
-  const table = `${cls.source.schema}.${cls.source.name}`;
+  const table = tableKey(cls.source);
   const layouts = new Map(agreed.layouts);
   const layout = present.layouts.get(table);
   if (layout !== undefined) layouts.set(table, layout);

@@ -52,6 +52,33 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions): Prom
   }
 }
 
+/** A few connections for short statements that may come at the same time. */
+export async function connectPool(endpoint: Endpoint, options: ConnectOptions): Promise<pg.Pool> {
+  const pool = new pg.Pool({ ...clientConfig(endpoint, options), max: 3, idleTimeoutMillis: 30_000 });
+  pool.on("error", () => undefined); // a broken connection shows itself at the next query
+  pool.on("connect", (client) => void client.on("error", () => undefined));
+  try {
+    await pool.query("SELECT 1");
+    return pool;
+  } catch (error) {
+    await pool.end();
+    throw unreachable(endpoint, error);
+  }
+}
+
+/** Runs work on one connection of a pool. */
+export async function withClient<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  let broken = true;
+  try {
+    const result = await work(client);
+    broken = false;
+    return result;
+  } finally {
+    client.release(broken);
+  }
+}
+
 export function unreachable(endpoint: Endpoint, error: unknown): DualrunError {
   const message = error instanceof Error ? error.message || (error as { code?: string }).code || error.name : String(error);
   return new DualrunError("DR2001", `cannot connect to ${describe(endpoint)}: ${message}`, { cause: error });

@@ -6,10 +6,10 @@ import {
   type Catalogue, type ChangeStream, type Checkpoint, type Endpoint, type Finding, type Position, type RecordClass,
   type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
 } from "../../src/core/index.ts";
-import { connect, sqlState } from "./connection.ts";
+import { connect, connectPool, sqlState } from "./connection.ts";
 import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
-import { inspectPostgres } from "./inspect.ts";
+import { inspectEndpoint } from "./inspect.ts";
 import { lsnPositions, lsnToBigInt } from "./lsn.ts";
 import { MARK_PREFIX, columnLine, layoutDifferences } from "./pgoutput.ts";
 import { preflightSource } from "./preflight.ts";
@@ -20,16 +20,16 @@ import { openPostgresStream } from "./stream.ts";
 const SLOT_RELEASE_TRIES = 150;
 
 export async function connectPostgresSource(endpoint: Endpoint, migration: string): Promise<PostgresSource> {
-  return new PostgresSource(endpoint, migration, await connect(endpoint, { application: `dualrun ${migration}` }));
+  return new PostgresSource(endpoint, migration, await connectPool(endpoint, { application: `dualrun ${migration}` }));
 }
 
 export class PostgresSource implements Source {
   readonly positions = lsnPositions;
   private readonly endpoint: Endpoint;
   private readonly name: string;
-  private readonly client: pg.Client;
+  private readonly client: pg.Pool;
 
-  constructor(endpoint: Endpoint, migration: string, client: pg.Client) {
+  constructor(endpoint: Endpoint, migration: string, client: pg.Pool) {
     this.endpoint = endpoint;
     this.name = `dualrun_${migration.replaceAll("-", "_")}`;
     this.client = client;
@@ -41,7 +41,7 @@ export class PostgresSource implements Source {
   }
 
   inspect(): Promise<Catalogue> {
-    return inspectPostgres(this.client);
+    return inspectEndpoint(this.endpoint, `${this.name} inspect`);
   }
 
   preflight(classes: readonly RecordClass[], catalogue: Catalogue): Finding[] {

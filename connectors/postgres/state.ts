@@ -2,6 +2,8 @@
 import type pg from "pg";
 import { DualrunError, type Checkpoint, type Chunk, type ChunkMark, type Migration, type Position } from "../../src/core/index.ts";
 
+type Queryable = Pick<pg.ClientBase, "query">;
+
 const OWN_MIGRATIONS: readonly Migration[] = [
   {
     name: "postgres-001-checkpoints",
@@ -43,7 +45,7 @@ const OWN_MIGRATIONS: readonly Migration[] = [
 ];
 
 /** Brings dualrun's schema up to date; each migration once, in one transaction, one daemon at a time. */
-export async function migrateState(client: pg.Client, more: readonly Migration[]): Promise<void> {
+export async function migrateState(client: pg.ClientBase, more: readonly Migration[]): Promise<void> {
   await client.query("BEGIN");
   try {
     await client.query("SELECT pg_advisory_xact_lock(hashtext('dualrun migrations'))");
@@ -82,12 +84,12 @@ const toCheckpoint = (row: CheckpointRow): Checkpoint => ({
 
 const COLUMNS = "stream, epoch, seq, position, source_identity";
 
-export async function readCheckpoint(client: pg.Client, stream: string): Promise<Checkpoint | null> {
+export async function readCheckpoint(client: Queryable, stream: string): Promise<Checkpoint | null> {
   const { rows } = await client.query<CheckpointRow>(`SELECT ${COLUMNS} FROM dualrun.checkpoints WHERE stream = $1`, [stream]);
   return rows[0] === undefined ? null : toCheckpoint(rows[0]);
 }
 
-export async function takeOver(client: pg.Client, stream: string): Promise<Checkpoint> {
+export async function takeOver(client: Queryable, stream: string): Promise<Checkpoint> {
   const { rows } = await client.query<CheckpointRow>(
     `INSERT INTO dualrun.checkpoints AS c (stream, epoch, seq) VALUES ($1, 1, 0)
      ON CONFLICT (stream) DO UPDATE SET epoch = c.epoch + 1, updated_at = now() RETURNING ${COLUMNS}`, [stream]);
@@ -95,7 +97,7 @@ export async function takeOver(client: pg.Client, stream: string): Promise<Check
 }
 
 /** Moves the checkpoint; who is fenced out hits no row. */
-export async function advance(client: pg.Client, held: Checkpoint, position: Position, sourceIdentity = held.sourceIdentity): Promise<Checkpoint> {
+export async function advance(client: Queryable, held: Checkpoint, position: Position, sourceIdentity = held.sourceIdentity): Promise<Checkpoint> {
   const { rowCount } = await client.query({
     name: "dualrun advance",
     text: `UPDATE dualrun.checkpoints SET position = $1, source_identity = $2, seq = seq + 1, updated_at = now()
@@ -130,7 +132,7 @@ export async function markChunkDone(client: pg.Client, stream: string, chunk: Ch
     [counts.rows, counts.bytes, counts.refused, at, stream, chunk.className, chunk.ordinal]);
 }
 
-export async function readChunks(client: pg.Client, stream: string): Promise<ChunkMark[]> {
+export async function readChunks(client: Queryable, stream: string): Promise<ChunkMark[]> {
   const { rows } = await client.query(
     `SELECT class, ordinal, lower_bound, upper_bound, resumable, estimated_rows, estimated_bytes, rows, bytes, refused, position, done_at
      FROM dualrun.chunks WHERE stream = $1 ORDER BY class, ordinal`, [stream]);

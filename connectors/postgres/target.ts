@@ -5,11 +5,11 @@ import {
   type Catalogue, type Checkpoint, type Chunk, type ChunkMark, type ClassBatch, type Endpoint, type Finding, type LoadOptions, type LoadResult, type Migration,
   type Position, type RecordClass, type RowBatch, type SqlExecutor, type Target, type TargetTransaction, type ValueFormat, type WriteOptions, type WriteResult,
 } from "../../src/core/index.ts";
-import { connect, describe, sqlState } from "./connection.ts";
+import { connect, connectPool, describe, sqlState, withClient } from "./connection.ts";
 import { formatFor } from "./formats.ts";
 import { targetGrants } from "./grants.ts";
 import { quoteLiteral, quoteTable } from "./identifiers.ts";
-import { inspectPostgres } from "./inspect.ts";
+import { inspectEndpoint } from "./inspect.ts";
 import { loadChunk } from "./load.ts";
 import { preflightTarget } from "./preflight.ts";
 import { advance, holdFence, insertChunks, migrateState, readCheckpoint, readChunks, takeOver } from "./state.ts";
@@ -22,7 +22,7 @@ const APPLY_SETTINGS: Readonly<Record<string, string>> = {
 };
 
 export async function connectPostgresTarget(endpoint: Endpoint, migration: string): Promise<PostgresTarget> {
-  const control = await connect(endpoint, { application: `dualrun ${migration}` });
+  const control = await connectPool(endpoint, { application: `dualrun ${migration}` });
   const target = new PostgresTarget(endpoint, migration, control);
   try {
     await target.refuseForgetful();
@@ -36,11 +36,11 @@ export async function connectPostgresTarget(endpoint: Endpoint, migration: strin
 export class PostgresTarget implements Target {
   private readonly endpoint: Endpoint;
   private readonly migration: string;
-  private control: pg.Client;
+  private readonly control: pg.Pool;
   private writer: WriterSession | null = null;
   private readonly loaders = new Map<number, pg.Client>();
 
-  constructor(endpoint: Endpoint, migration: string, control: pg.Client) {
+  constructor(endpoint: Endpoint, migration: string, control: pg.Pool) {
     this.endpoint = endpoint;
     this.migration = migration;
     this.control = control;
@@ -49,7 +49,7 @@ export class PostgresTarget implements Target {
   readonly sql: SqlExecutor = async (text, values = []) => (await this.control.query(text, [...values])).rows;
 
   inspect(): Promise<Catalogue> {
-    return inspectPostgres(this.control);
+    return inspectEndpoint(this.endpoint, `dualrun ${this.migration} inspect`);
   }
 
   preflight(classes: readonly RecordClass[], target: Catalogue, source: Catalogue): Finding[] {
@@ -71,7 +71,7 @@ export class PostgresTarget implements Target {
   }
 
   prepareState(migrations: readonly Migration[]): Promise<void> {
-    return migrateState(this.control, migrations);
+    return withClient(this.control, (client) => migrateState(client, migrations));
   }
 
   takeOver(stream: string): Promise<Checkpoint> {
@@ -145,14 +145,6 @@ export class PostgresTarget implements Target {
       await client.end().catch(() => undefined); // in the middle of a copy there is nothing to save
       throw error;
     }
-  }
-
-  async reset(): Promise<void> {
-    const open = [this.writer?.client, ...this.loaders.values(), this.control];
-    this.writer = null;
-    this.loaders.clear();
-    await Promise.all(open.map((client) => client?.end().catch(() => undefined))); // they may be broken: that is why they are closed
-    this.control = await connect(this.endpoint, { application: `dualrun ${this.migration}` });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -256,6 +256,4 @@ export interface Target extends AsyncDisposable {
   resetClass(cls: RecordClass, held: Checkpoint, chunks: readonly Chunk[]): Promise<void>;
   /** Rows and "chunk done" in one transaction, under the fence. `loader` names one of the independent connections. */
   load(chunk: Chunk, cls: RecordClass, format: ValueFormat, rows: AsyncIterable<RowBatch>, held: Checkpoint, at: Position, options: LoadOptions, loader: number): Promise<LoadResult>;
-  /** Closes all working connections; the next call opens new ones. */
-  reset(): Promise<void>;
 }

@@ -39,6 +39,7 @@ export class MirrorFigures {
     this.changes += batch.rows;
     this.transactions += batch.transactions;
     this.position = batch.position;
+    this.lastEventAt = Date.now();
     this.lastCommitAt = batch.lastCommitAt ?? this.lastCommitAt;
     for (const [name, operations] of batch.operations) {
       const figures = this.forClass(name);
@@ -64,24 +65,16 @@ export class MirrorFigures {
     return ((last[figure] - first[figure]) / (last.at - first.at)) * 1000;
   }
 
-  /** Notes where the source's log ends; `reached` says whether the mirror stands there already. */
-  headSeen(head: Position, reached: boolean): void {
-    if (reached) this.unreached = null;
-    else this.unreached ??= { head, since: Date.now() };
+  /** Notes where the source's log ends; `arrived` tells whether the stream has brought a position. */
+  headSeen(head: Position, arrived: (position: Position) => boolean): void {
+    if (this.unreached !== null && arrived(this.unreached.head)) this.unreached = null;
+    if (!arrived(head)) this.unreached ??= { head, since: Date.now() };
   }
 
-  /** Position that has been waited for, and is to be compared with where the mirror stands. */
-  get awaited(): Position | null {
-    return this.unreached?.head ?? null;
-  }
-
-  reachedAwaited(): void {
-    this.unreached = null;
-  }
-
-  /** Seconds that the target is behind: since the oldest commit that was not applied, or since the source was seen ahead. */
-  lagSeconds(pendingSince: number | null): number | null {
+  /** Seconds that the target is behind: since the oldest commit that was not applied, or since the source was seen ahead of the stream. */
+  lagSeconds(pendingSince: number | null, arrived: (position: Position) => boolean): number | null {
     if (this.position === null) return null;
+    if (this.unreached !== null && arrived(this.unreached.head)) this.unreached = null;
     const since = Math.min(pendingSince ?? Infinity, this.unreached?.since ?? Infinity);
     return since === Infinity ? 0 : Math.max(0, (Date.now() - since) / 1000);
   }

@@ -6,7 +6,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   DualrunError, streamFormat, tableKey,
-  type AgreedClass, type Agreement, type Checkpoint, type ChunkMark, type Position, type RecordClass,
+  type AgreedClass, type Agreement, type ChangeStream, type Checkpoint, type Chunk, type ChunkMark, type Position, type RecordClass,
   type Snapshot, type Source, type StreamTable, type Target,
 } from "../core/index.ts";
 import { Pipeline, compileMapping, type AppliedBatch, type Mapping, type SchemaHalt } from "../pipeline/index.ts";
@@ -58,6 +58,8 @@ export class MirrorSession {
   private readonly mappings: Mapping[] = [];
   private held: Checkpoint;
   private pipeline: Pipeline | null = null;
+  private changes: ChangeStream | null = null;
+  private failure: unknown = null;
   private stopped = false;
 
   constructor(options: SessionOptions) {
@@ -67,9 +69,9 @@ export class MirrorSession {
     this.signal = AbortSignal.any([options.signal, this.abort.signal]);
   }
 
-  /** Commit time of the oldest transaction that is not applied; null: none. */
-  get pendingSince(): number | null {
-    return this.pipeline?.pendingSince ?? null;
+  /** Seconds that the target is behind the source; null until known. */
+  lagSeconds(): number | null {
+    return this.options.figures.lagSeconds(this.pipeline?.pendingSince ?? null, (position) => this.hasArrived(position));
   }
 
   get bufferBytes(): number {
@@ -100,7 +102,8 @@ export class MirrorSession {
     await this.emptyTarget(classes);
     await using snapshot = await source.openSnapshot(classes, "first", settings.snapshot.parallel);
     await this.refuseChangedLayouts(agreement);
-    const chunks = (await Promise.all(classes.map((cls) => snapshot.plan(cls, settings.snapshot.chunkRows)))).flat();
+    const chunks: Chunk[] = [];
+    for (const cls of classes) chunks.push(...(await snapshot.plan(cls, settings.snapshot.chunkRows)));
     this.held = await target.startStream(this.held, snapshot.position, await source.identity(), chunks);
     this.options.figures.position = snapshot.position;
     await this.options.events.phase("snapshotting");
@@ -159,6 +162,7 @@ export class MirrorSession {
       onMark: events.mark,
     });
     this.pipeline = pipeline;
+    this.changes = stream;
     figures.position = this.held.position;
     events.streaming();
     const beside = Promise.all([
@@ -172,11 +176,10 @@ export class MirrorSession {
       await beside;
       this.held = pipeline.current;
       this.pipeline = null;
+      this.changes = null;
     }
     if (this.failure !== null) throw this.failure;
   }
-
-  private failure: unknown = null;
 
   /** Work beside the pipeline: its failure ends the session. */
   private async failing(work: Promise<void>): Promise<void> {
@@ -268,25 +271,23 @@ export class MirrorSession {
 
   // ------------------------------------------------------------ watching
 
-  private async watch(pipeline: Pipeline, stream: { bytesRead(): number; head(): Position }): Promise<void> {
+  private async watch(pipeline: Pipeline, stream: ChangeStream): Promise<void> {
     for (let poll = 1; !this.signal.aborted; poll++) {
       await sleep(POLL_MS, undefined, { signal: this.signal }).catch(() => undefined);
       if (this.signal.aborted) return;
       this.options.events.bytesRead(stream.bytesRead());
-      await this.watchSource(pipeline);
+      await this.watchSource();
       await this.watchFence();
       if (poll % LAYOUT_POLLS === 0) await this.watchLayouts(pipeline);
     }
   }
 
-  private async watchSource(pipeline: Pipeline): Promise<void> {
+  private async watchSource(): Promise<void> {
     const { source, figures } = this.options;
     const health = await source.streamHealth();
     figures.health = health;
+    figures.headSeen(health.head, (position) => this.hasArrived(position));
     if (health.state === "lost" || health.state === "missing") throw new DualrunError("DR4004", health.detail, { where: "source" });
-    const stands = (goal: Position): boolean => pipeline.current.position !== null && source.positions.relate(pipeline.current.position, goal) !== "before";
-    if (figures.awaited !== null && stands(figures.awaited)) figures.reachedAwaited();
-    figures.headSeen(health.head, stands(health.head));
   }
 
   private async watchFence(): Promise<void> {
@@ -316,6 +317,10 @@ export class MirrorSession {
       return differences.map((difference) => `${table}: ${difference}`);
     });
     return details.length === 0 ? null : new DualrunError("DR5001", "a mapped table has changed on the source", { where: "source", details });
+  }
+
+  private hasArrived(position: Position): boolean {
+    return this.changes !== null && this.options.source.positions.relate(this.changes.head(), position) !== "before";
   }
 
   private recordClasses(): RecordClass[] {

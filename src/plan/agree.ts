@@ -8,7 +8,6 @@ import { resolveClasses } from "./classes.ts";
 
 export interface Proposal {
   readonly agreement: Agreement;
-  readonly newTables: readonly string[];
   /** One line each. */
   readonly warnings: readonly string[];
 }
@@ -27,7 +26,6 @@ export async function agree(config: Config, source: Source, target: Target, opti
   }));
   return {
     agreement: { classes: agreed, layouts: await source.layouts(classes.map((cls) => cls.source)) },
-    newTables: [],
     warnings: all.filter((finding) => finding.severity === "warning").map(line),
   };
 }

@@ -14,6 +14,8 @@ interface ClassCount {
   chunks: number;
 }
 
+const NOTHING: Readonly<ClassCount> = { rows: 0, expectedRows: 0, bytes: 0, expectedBytes: 0, refused: 0, chunksDone: 0, chunks: 0 };
+
 export class SnapshotMeter {
   private readonly classes = new Map<string, ClassCount>();
   private readonly samples: { readonly at: number; readonly rows: number }[] = [];
@@ -75,7 +77,7 @@ export class SnapshotMeter {
   }
 
   forClass(className: string): Readonly<ClassCount> {
-    return this.of(className);
+    return this.classes.get(className) ?? NOTHING;
   }
 
   get refused(): number {
@@ -124,7 +126,7 @@ export class SnapshotMeter {
   private of(className: string): ClassCount {
     let count = this.classes.get(className);
     if (count === undefined) {
-      count = { rows: 0, expectedRows: 0, bytes: 0, expectedBytes: 0, refused: 0, chunksDone: 0, chunks: 0 };
+      count = { ...NOTHING };
       this.classes.set(className, count);
     }
     return count;

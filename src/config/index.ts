@@ -1,0 +1,5 @@
+export { loadConfig, parseConfig } from "./load.ts";
+export { inertSections } from "./inert.ts";
+export { isLoopback, parseTable, parseTablePattern, type ListenAddress, type TablePattern } from "./values.ts";
+export type { ClassConfig, ColumnRule, Config, EngineName, SourceConfig, TargetConfig } from "./config.ts";
+export type { Surroundings } from "./secrets.ts";

@@ -1,0 +1,195 @@
+/** The main job on a bare machine: two PostgreSQL servers of our own, a live business, and the mirror between them. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { SingleBar } from "cli-progress";
+import pg from "pg";
+import { parseConfig } from "../config/index.ts";
+import { EXIT, type SnapshotProgress, type StatusDocument } from "../core/index.ts";
+import { startDaemon, type RunningDaemon } from "../daemon.ts";
+import { createLogger } from "../telemetry/index.ts";
+import { DEMO_CLASSES, createDemoSchema, seed } from "./schema.ts";
+import { startEmbeddedPostgres, type EmbeddedServer } from "./servers.ts";
+import { isEqual, verifyTables, type TableVerdict } from "./verify.ts";
+import { startWorkload, type Workload, type WorkloadTotals } from "./workload.ts";
+
+export interface DemoOptions {
+  /** Milliseconds of live mirroring, then comparison and end; null: until Ctrl-C. */
+  readonly forMs: number | null;
+  readonly port: number;
+  readonly json: boolean;
+  /** Transactions per second of the workload. */
+  readonly rate?: number;
+  /** Size of the seeded data; 1 is some 300,000 rows. */
+  readonly scale?: number;
+}
+
+interface DemoResult {
+  readonly inSync: boolean;
+  readonly tables: readonly TableVerdict[];
+  readonly workload: WorkloadTotals;
+  readonly status: StatusDocument;
+  readonly drainSeconds: number;
+}
+
+const MIGRATION = "demo";
+const SERVER_SETTINGS = { max_wal_size: "2GB", shared_buffers: "256MB" };
+
+/** Runs the demo and returns its exit code; everything it made is gone when it returns. */
+export async function runDemo(options: DemoOptions): Promise<number> {
+  const interrupted = new AbortController();
+  const onSignal = (): void => interrupted.abort(new Error("interrupted"));
+  process.once("SIGINT", onSignal);
+  process.once("SIGTERM", onSignal);
+  const say = options.json ? (): void => undefined : (line: string): void => void process.stdout.write(`${line}\n`);
+  try {
+    return await play(options, say, interrupted.signal);
+  } catch (error) {
+    if (interrupted.signal.aborted) return EXIT.interrupted;
+    throw error;
+  } finally {
+    process.removeListener("SIGINT", onSignal);
+    process.removeListener("SIGTERM", onSignal);
+  }
+}
+
+async function play(options: DemoOptions, say: (line: string) => void, signal: AbortSignal): Promise<number> {
+  say("starting two PostgreSQL servers …");
+  await using stage = new AsyncDisposableStack();
+  const [source, target] = await Promise.all([startServer(stage), startServer(stage)]);
+  signal.throwIfAborted();
+  say("filling the source with a billing business …");
+  say(`  ${(await furnish(source, target, options.scale ?? 1)).toLocaleString("en")} rows in ${DEMO_CLASSES.length} tables`);
+  signal.throwIfAborted();
+  const daemon = await startDaemon(await demoConfig(source, target, options.port), {
+    truncateTarget: false,
+    logger: createLogger({ level: options.json ? "error" : "warn", pretty: !options.json && process.stdout.isTTY }),
+  });
+  stage.defer(() => daemon.stop());
+  const workload = await startWorkload(source.url, { transactionsPerSecond: options.rate ?? 200 });
+  let working = true;
+  stage.defer(async () => {
+    if (working) await workload.stop();
+  });
+  announce(daemon, source, target, options, say);
+  await showSnapshot(daemon, options.json, signal);
+  await live(daemon, workload, options, say, signal);
+  if (signal.aborted) {
+    say("ending …");
+    return options.forMs === null ? EXIT.done : EXIT.interrupted;
+  }
+  working = false;
+  return await conclude(daemon, await workload.stop(), source, target, options, say);
+}
+
+async function startServer(stage: AsyncDisposableStack): Promise<EmbeddedServer> {
+  return stage.use(await startEmbeddedPostgres({ settings: SERVER_SETTINGS }));
+}
+
+async function furnish(source: EmbeddedServer, target: EmbeddedServer, scale: number): Promise<number> {
+  await withClient(target.url, (client) => createDemoSchema(client, "target"));
+  return withClient(source.url, async (client) => {
+    await createDemoSchema(client, "source");
+    return seed(client, { scale });
+  });
+}
+
+async function withClient<T>(connectionString: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString });
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+function demoConfig(source: EmbeddedServer, target: EmbeddedServer, port: number): Promise<Awaited<ReturnType<typeof parseConfig>>> {
+  const side = (name: string): object => ({ engine: "postgres", url: `env:${name}` });
+  const text = JSON.stringify({
+    migration: MIGRATION,
+    timeZone: "Pacific/Auckland",
+    source: side("DEMO_SOURCE_URL"),
+    target: side("DEMO_TARGET_URL"),
+    classes: DEMO_CLASSES.map(({ name, table, kind, money, occurredAt, sensitive }) => ({
+      name, source: table, kind, money, sensitive, ...(occurredAt === null ? {} : { occurredAt }),
+    })),
+    http: { listen: `127.0.0.1:${port}` },
+  });
+  return Promise.resolve(parseConfig(text, { directory: process.cwd(), env: { DEMO_SOURCE_URL: source.url, DEMO_TARGET_URL: target.url } }));
+}
+
+function announce(daemon: RunningDaemon, source: EmbeddedServer, target: EmbeddedServer, options: DemoOptions, say: (line: string) => void): void {
+  const address = daemon.addresses.http;
+  say("");
+  say(`  status page  ${address}/`);
+  say(`  API          ${address}/api/v1/status   (${address}/openapi.json)`);
+  say(`  metrics      ${address}/metrics`);
+  say(`  source       PostgreSQL ${source.version}  ${source.url}`);
+  say(`  target       PostgreSQL ${target.version}  ${target.url}`);
+  say(`  workload     ${options.rate ?? 200} transactions/s on the source`);
+  say("");
+}
+
+async function showSnapshot(daemon: RunningDaemon, json: boolean, signal: AbortSignal): Promise<void> {
+  const bar = json || !process.stdout.isTTY ? null : new SingleBar({ format: "  snapshot {bar} {percentage}%  {value}/{total} rows  ETA {left}", hideCursor: true });
+  let shown: SnapshotProgress | null = null;
+  while (!signal.aborted) {
+    const { snapshot, halt, state } = daemon.control.status();
+    if (state === "halted" && halt !== null) throw new Error(`${halt.code}: ${halt.what}`);
+    if (snapshot !== null) {
+      if (shown === null) bar?.start(snapshot.expectedRows, 0, { left: "…" });
+      bar?.setTotal(Math.max(snapshot.rows, snapshot.expectedRows));
+      bar?.update(snapshot.rows, { left: snapshot.etaSeconds === null ? "…" : `${Math.ceil(snapshot.etaSeconds)} s` });
+      shown = snapshot;
+      if (snapshot.done) break;
+    }
+    await sleep(100);
+  }
+  bar?.stop();
+  if (bar === null && !json && shown !== null) process.stdout.write(`  snapshot ${shown.rows.toLocaleString("en")} rows copied\n`);
+}
+
+/** Shows the mirror at work once a second, until time is up or somebody interrupts. */
+async function live(daemon: RunningDaemon, workload: Workload, options: DemoOptions, say: (line: string) => void, signal: AbortSignal): Promise<void> {
+  const end = options.forMs === null ? Infinity : Date.now() + options.forMs;
+  const stopped = workload.ended.then(() => undefined);
+  for (let second = 0; Date.now() < end && !signal.aborted; second++) {
+    await Promise.race([sleep(Math.min(1000, end - Date.now()), undefined, { signal }).catch(() => undefined), stopped]);
+    const status = daemon.control.status();
+    if (status.state === "halted" && status.halt !== null) throw new Error(`${status.halt.code}: ${status.halt.what}\n${status.halt.details.join("\n")}`);
+    if (process.stdout.isTTY || second % 5 === 0) show(status, options.json, say);
+  }
+}
+
+function show(status: StatusDocument, json: boolean, say: (line: string) => void): void {
+  const lag = status.lagSeconds === null ? "…" : `${(status.lagSeconds * 1000).toFixed(0)} ms`;
+  const line = `  ${status.phase}  lag ${lag}  ${status.transactionsPerSecond.toFixed(0)} transactions/s  ${status.changesPerSecond.toFixed(0)} rows/s  ${status.changesApplied.toLocaleString("en")} rows mirrored`;
+  if (!json && process.stdout.isTTY) process.stdout.write(`\r\x1b[K${line}`);
+  else say(line);
+}
+
+/** The workload has stopped: a marker is drained, then both sides are compared row by row. */
+async function conclude(
+  daemon: RunningDaemon, workload: WorkloadTotals, source: EmbeddedServer, target: EmbeddedServer, options: DemoOptions, say: (line: string) => void,
+): Promise<number> {
+  say("\n  the workload has stopped; draining …");
+  const started = performance.now();
+  await daemon.drain(AbortSignal.timeout(60_000));
+  const drainSeconds = (performance.now() - started) / 1000;
+  const tables = await verifyTables(source.url, target.url, DEMO_CLASSES.map(({ table }) => table));
+  const result: DemoResult = { inSync: tables.every(isEqual), tables, workload, status: daemon.control.status(), drainSeconds };
+  if (options.json) process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+  else tell(result, say);
+  return result.inSync ? EXIT.done : EXIT.outOfSync;
+}
+
+function tell(result: DemoResult, say: (line: string) => void): void {
+  say(`  drained in ${(result.drainSeconds * 1000).toFixed(0)} ms; comparing row by row`);
+  say("");
+  for (const verdict of result.tables) {
+    const mark = isEqual(verdict) ? "equal" : `${verdict.missing} missing, ${verdict.extra} extra`;
+    say(`  ${verdict.table.padEnd(28)} ${verdict.sourceRows.toLocaleString("en").padStart(10)} rows   ${mark}`);
+  }
+  say("");
+  say(`  ${result.workload.committed.toLocaleString("en")} transactions with ${result.workload.rows.toLocaleString("en")} rows were written meanwhile`);
+  say(result.inSync ? "  in sync: every row of the source is on the target, exactly once" : "  OUT OF SYNC");
+}
