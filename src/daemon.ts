@@ -270,7 +270,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     if (this.isTransient(error)) {
       this.restarts += 1;
       this.metrics.streamRestarts.inc();
-      const shown = isDualrunError(error) ? error : new DualrunError("DR5008", known.message, { cause: error });
+      const shown = isDualrunError(error) ? error : new DualrunError("DR5008", known.message);
       this.setHalt(shown, "retrying");
       this.logger.warn({ code: shown.code, err: shown.message, waitMs: wait }, "mirroring was interrupted and will be tried again");
       await this.waitFor(wait);

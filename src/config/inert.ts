@@ -10,7 +10,6 @@ const WAITING: Readonly<Record<string, string>> = {
   retention: "retention is not available yet",
   notify: "notifications are not sent yet: alert on the metrics meanwhile",
   "source.readReplica": "comparing reads are not available yet",
-  "http.tokens": "the API does not ask for tokens yet: keep http.listen on a loopback or private address",
 };
 
 /** One line per setting that the operator gave and that has no effect yet. */

@@ -95,9 +95,14 @@ export function isDualrunError(error: unknown): error is DualrunError {
   return error instanceof DualrunError;
 }
 
-/** Wraps what nobody expected, so that everything that leaves the program has a code. */
+/** SQLSTATE classes whose messages quote values of rows. */
+const QUOTES_VALUES = /^(21|22|23|44|P0)/;
+
+/** Wraps what nobody expected, so that everything that leaves the program has a code, and no message a row's value. */
 export function asDualrunError(error: unknown): DualrunError {
   if (isDualrunError(error)) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return new DualrunError("DR9001", message, { cause: error });
+  const state = (error as { code?: unknown } | null)?.code;
+  if (typeof state !== "string" || !/^[0-9A-Z]{5}$/.test(state)) return new DualrunError("DR9001", message, { cause: error });
+  return new DualrunError("DR9001", QUOTES_VALUES.test(state) ? `the database answered with SQLSTATE ${state}` : `${message} (SQLSTATE ${state})`);
 }
