@@ -1,0 +1,222 @@
+/** From configuration and both catalogues to the classes that are mirrored, with every fault on the way. */
+import type { ClassConfig, ColumnRule, Config } from "../config/index.ts";
+import {
+  findTable, tableKey, whereColumns,
+  type Catalogue, type ColumnFacts, type Finding, type MappedColumn, type RecordClass, type TableFacts, type TableName, type UniqueKeyFacts,
+} from "../core/index.ts";
+
+export interface Resolution {
+  readonly classes: readonly RecordClass[];
+  readonly findings: readonly Finding[];
+}
+
+const OWN_SCHEMA = "dualrun";
+const ident = (name: string): string => `"${name.replaceAll('"', '""')}"`;
+const table = (name: TableName): string => `${ident(name.schema)}.${ident(name.name)}`;
+
+/** A class with an error among its findings is left out of `classes`. */
+export function resolveClasses(config: Config, source: Catalogue, target: Catalogue): Resolution {
+  const findings: Finding[] = [];
+  const classes: RecordClass[] = [];
+  for (const wanted of wantedClasses(config, source)) {
+    const resolver = new ClassResolver(wanted, source, target);
+    const cls = resolver.resolve();
+    findings.push(...resolver.findings);
+    if (cls !== null) classes.push(cls);
+  }
+  findings.push(...sharedTargets(classes));
+  if (classes.length === 0 && findings.length === 0) {
+    findings.push({ severity: "error", check: "no-classes", side: "configuration", subject: null, what: "no table of the source is selected", mend: "widen `include`, or list `classes`" });
+  }
+  return { classes, findings };
+}
+
+function wantedClasses(config: Config, source: Catalogue): readonly ClassConfig[] {
+  if (config.classes !== null) return config.classes;
+  const chosen = source.tables.filter((facts) => isMirrorable(facts)
+    && config.include.some((pattern) => pattern.matches(facts.table)) && !config.exclude.some((pattern) => pattern.matches(facts.table)));
+  const names = chosen.map((facts) => facts.table.name);
+  return chosen.map(({ table: name }) => ({
+    name: names.indexOf(name.name) === names.lastIndexOf(name.name) ? name.name : tableKey(name),
+    source: name, target: name, where: null, kind: "record", money: [], occurredAt: null, columns: new Map(), sensitive: [],
+  }));
+}
+
+function isMirrorable(facts: TableFacts): boolean {
+  return (facts.kind === "table" || facts.kind === "partitioned") && facts.table.schema !== OWN_SCHEMA && facts.persistence !== "temporary";
+}
+
+function sharedTargets(classes: readonly RecordClass[]): Finding[] {
+  const seen = new Map<string, string>();
+  return classes.flatMap((cls): Finding[] => {
+    const key = tableKey(cls.target);
+    const other = seen.get(key);
+    seen.set(key, cls.name);
+    if (other === undefined) return [];
+    return [{ severity: "error", check: "shared-target", side: "configuration", subject: cls.name, what: `classes ${other} and ${cls.name} both write ${key}`, mend: "give each class a target table of its own" }];
+  });
+}
+
+class ClassResolver {
+  readonly findings: Finding[] = [];
+  private readonly wanted: ClassConfig;
+  private readonly from: TableFacts | undefined;
+  private readonly to: TableFacts | undefined;
+
+  constructor(wanted: ClassConfig, source: Catalogue, target: Catalogue) {
+    this.wanted = wanted;
+    this.from = findTable(source, wanted.source);
+    this.to = findTable(target, wanted.target);
+  }
+
+  resolve(): RecordClass | null {
+    const { wanted, from, to } = this;
+    if (from === undefined) this.fault("missing-table", "source", `${tableKey(wanted.source)} does not exist on the source`, "correct `source` of the class");
+    if (to === undefined) this.fault("missing-table", "target", `${tableKey(wanted.target)} does not exist on the target`, this.createTable());
+    if (from === undefined || to === undefined) return null;
+    this.checkNames(from, to);
+    const columns = this.columns(from, to);
+    const key = this.key(from, to, columns);
+    if (key === null || this.findings.some((finding) => finding.severity === "error")) return null;
+    return {
+      name: wanted.name, source: wanted.source, target: wanted.target, kind: wanted.kind, columns, key, where: wanted.where,
+      fullBeforeImage: from.replicaIdentity.kind === "full", money: wanted.money, occurredAt: wanted.occurredAt, sensitive: wanted.sensitive,
+    };
+  }
+
+  private fault(check: string, side: Finding["side"], what: string, mend: string): void {
+    this.findings.push({ severity: "error", check, side, subject: this.wanted.name, what, mend });
+  }
+
+  private createTable(): string {
+    if (this.from === undefined) return "create the table on the target";
+    const columns = this.from.columns.map((column) => `${ident(column.name)} ${column.type}${column.notNull ? " NOT NULL" : ""}`);
+    const primary = this.from.uniqueKeys.find((key) => key.primary);
+    if (primary !== undefined) columns.push(`PRIMARY KEY (${primary.columns.map(ident).join(", ")})`);
+    return `CREATE TABLE ${table(this.wanted.target)} (${columns.join(", ")});`;
+  }
+
+  // ------------------------------------------------------------ columns
+
+  private checkNames(from: TableFacts, to: TableFacts): void {
+    const { wanted } = this;
+    const onSource = new Set(from.columns.map((column) => column.name));
+    const onTarget = new Set(to.columns.map((column) => column.name));
+    for (const column of wanted.where === null ? [] : whereColumns(wanted.where)) {
+      if (!onSource.has(column)) this.fault("unknown-column", "configuration", `\`where\` names "${column}", which the source table has not`, "correct `where`");
+    }
+    const named = [
+      ...wanted.money.flatMap(({ column, currency }) => [column, ...(currency.startsWith("'") ? [] : [currency])]),
+      ...(wanted.occurredAt === null ? [] : [wanted.occurredAt]), ...wanted.sensitive,
+    ];
+    for (const column of new Set(named)) {
+      if (!onTarget.has(column)) this.fault("unknown-column", "configuration", `"${column}" is not a column of the target table`, "correct the class");
+    }
+    for (const [name, rule] of wanted.columns) this.checkRule(name, rule, onSource, onTarget);
+  }
+
+  private checkRule(name: string, rule: ColumnRule, onSource: ReadonlySet<string>, onTarget: ReadonlySet<string>): void {
+    const known = rule.kind === "drop" ? onSource : onTarget;
+    if (!known.has(name)) this.fault("unknown-column", "configuration", `\`columns\` names "${name}", which the ${rule.kind === "drop" ? "source" : "target"} table has not`, "correct `columns`");
+    if (rule.kind === "take" && rule.from !== null && !onSource.has(rule.from)) {
+      this.fault("unknown-column", "configuration", `column "${name}" comes from "${rule.from}", which the source table has not`, "correct `from`");
+    }
+  }
+
+  private columns(from: TableFacts, to: TableFacts): MappedColumn[] {
+    const used = new Set<string>();
+    const mapped = to.columns.flatMap((column): MappedColumn[] => {
+      const rule = this.wanted.columns.get(column.name);
+      if (column.generated !== null) return this.generated(column, from, rule, used);
+      if (rule?.kind === "constant") return [{ target: column.name, from: null, map: null, constant: rule.value }];
+      const origin = from.columns.find((facts) => facts.name === (rule?.kind === "take" ? rule.from ?? column.name : column.name));
+      if (origin === undefined || this.isDropped(origin.name)) {
+        this.unfilled(column);
+        return [];
+      }
+      used.add(origin.name);
+      return this.taken(column, origin, rule);
+    });
+    for (const column of from.columns) this.checkUnused(column, used);
+    return mapped;
+  }
+
+  private isDropped(column: string): boolean {
+    return this.wanted.columns.get(column)?.kind === "drop";
+  }
+
+  private generated(column: ColumnFacts, from: TableFacts, rule: ColumnRule | undefined, used: Set<string>): MappedColumn[] {
+    const same = from.columns.find((facts) => facts.name === column.name);
+    if (same !== undefined) used.add(same.name);
+    if (rule !== undefined && rule.kind !== "drop") this.fault("generated-column", "target", `column "${column.name}" is generated on the target and cannot be written`, `remove the rule, or ALTER TABLE ${table(this.wanted.target)} ALTER COLUMN ${ident(column.name)} DROP EXPRESSION;`);
+    else if (same !== undefined && same.generated === null) this.fault("generated-column", "target", `column "${column.name}" is generated on the target and plain on the source`, `ALTER TABLE ${table(this.wanted.target)} ALTER COLUMN ${ident(column.name)} DROP EXPRESSION;`);
+    return [];
+  }
+
+  private taken(column: ColumnFacts, origin: ColumnFacts, rule: ColumnRule | undefined): MappedColumn[] {
+    const map = rule?.kind === "take" ? rule.map : null;
+    if (origin.generated !== null) {
+      this.fault("generated-column", "source", `column "${origin.name}" is generated on the source: the log does not carry it`, `make "${column.name}" generated on the target too, or drop it in \`columns\``);
+      return [];
+    }
+    if (map !== null && origin.typeKind !== "enum" && !/^(text|varchar|bpchar|citext|name|char)$/.test(origin.baseTypeName)) {
+      this.fault("map-type", "configuration", `\`map\` of "${column.name}" needs text or an enumeration, the source has ${origin.type}`, "remove `map`");
+    }
+    return [{ target: column.name, from: origin.name, map, constant: null }];
+  }
+
+  private unfilled(column: ColumnFacts): void {
+    if (column.hasDefault || column.identity !== null || !column.notNull) {
+      this.findings.push({ severity: "warning", check: "unfilled-column", side: "target", subject: this.wanted.name, what: `column "${column.name}" of the target is not filled by the mirror`, mend: "give it a `from` or a `default` in `columns`, if it should be" });
+      return;
+    }
+    this.fault("unfilled-column", "target", `column "${column.name}" of the target is NOT NULL and nothing fills it`, `add a rule in \`columns\`, or ALTER TABLE ${table(this.wanted.target)} ALTER COLUMN ${ident(column.name)} DROP NOT NULL;`);
+  }
+
+  private checkUnused(column: ColumnFacts, used: ReadonlySet<string>): void {
+    if (used.has(column.name) || this.isDropped(column.name) || column.generated !== null) return;
+    this.fault("missing-column", "target", `column "${column.name}" of the source has no column on the target`, `ALTER TABLE ${table(this.wanted.target)} ADD COLUMN ${ident(column.name)} ${column.type}; or \`${column.name}: { drop: true }\` in \`columns\``);
+  }
+
+  // ------------------------------------------------------------ key
+
+  /** In target column names; empty: a multiset; null: there is no usable identity. */
+  private key(from: TableFacts, to: TableFacts, columns: readonly MappedColumn[]): readonly string[] | null {
+    const full = from.replicaIdentity.kind === "full";
+    if (this.wanted.where !== null && !full) this.fault("filter-identity", "source", "a filtered class needs full before images", `ALTER TABLE ${table(from.table)} REPLICA IDENTITY FULL;`);
+    const chosen = identity(from);
+    if (chosen === null) {
+      this.fault("no-identity", "source", `updates and deletes of ${tableKey(from.table)} cannot be told apart: it has no usable replica identity`, `ALTER TABLE ${table(from.table)} REPLICA IDENTITY FULL; or add a primary key`);
+      return null;
+    }
+    const key: string[] = [];
+    for (const name of chosen) {
+      const column = columns.find((mapped) => mapped.from === name);
+      if (column === undefined) this.fault("key-column", "configuration", `key column "${name}" is not copied`, "copy it, or choose another replica identity");
+      else if (column.map !== null) this.fault("key-column", "configuration", `key column "${name}" has a \`map\``, "remove `map`: a key must arrive as it is");
+      else key.push(column.target);
+    }
+    if (key.length > 0 && !to.uniqueKeys.some((unique) => isUsable(unique) && sameColumns(unique.columns, key))) {
+      this.fault("target-key", "target", `${tableKey(to.table)} has no unique index on (${key.join(", ")})`, `CREATE UNIQUE INDEX ON ${table(to.table)} (${key.map(ident).join(", ")});`);
+    }
+    return key;
+  }
+}
+
+/** The source's columns by which its log names a row; null when it names none. */
+function identity(from: TableFacts): readonly string[] | null {
+  const { kind, index } = from.replicaIdentity;
+  const primary = from.uniqueKeys.find((key) => key.primary && isUsable(key));
+  if (kind === "default") return primary?.columns ?? null;
+  if (kind === "index") return from.uniqueKeys.find((key) => key.name === index)?.columns ?? null;
+  if (kind === "nothing") return null;
+  return (primary ?? from.uniqueKeys.find((key) => isUsable(key) && key.allNotNull))?.columns ?? [];
+}
+
+function isUsable(key: UniqueKeyFacts): boolean {
+  return !key.deferrable && !key.partial && key.valid;
+}
+
+function sameColumns(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((column) => b.includes(column));
+}

@@ -1,0 +1,2 @@
+export * from "./agree.ts";
+export * from "./classes.ts";
