@@ -1,0 +1,39 @@
+/** The least that the two roles need, as statements for a superuser. */
+import type { Catalogue, RecordClass } from "../../src/core/index.ts";
+import { ORIGIN_FUNCTIONS } from "./inspect-sql.ts";
+import { quoteIdent, quoteTable } from "./identifiers.ts";
+
+export function sourceGrants(classes: readonly RecordClass[], { server }: Catalogue): string[] {
+  const role = quoteIdent(server.role.name);
+  return [
+    `ALTER ROLE ${role} WITH REPLICATION;`,
+    `GRANT CONNECT, CREATE ON DATABASE ${quoteIdent(server.database)} TO ${role};`,
+    ...schemas(classes.map((cls) => cls.source.schema)).map((schema) => `GRANT USAGE ON SCHEMA ${schema} TO ${role};`),
+    ...tables(classes.map((cls) => quoteTable(cls.source))).map((name) => `GRANT SELECT ON ${name} TO ${role};`),
+    "-- a publication may only hold tables that its maker owns: make it as their owner, or let the role be a member of the owner",
+  ];
+}
+
+export function targetGrants(classes: readonly RecordClass[], { server }: Catalogue): string[] {
+  const role = quoteIdent(server.role.name);
+  return [
+    `GRANT CONNECT, CREATE, TEMPORARY ON DATABASE ${quoteIdent(server.database)} TO ${role};`,
+    ...schemas(classes.map((cls) => cls.target.schema)).map((schema) => `GRANT USAGE ON SCHEMA ${schema} TO ${role};`),
+    ...tables(classes.map((cls) => quoteTable(cls.target))).map((name) => `GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ${name} TO ${role};`),
+    server.versionNumber >= 150_000 ? `GRANT SET ON PARAMETER session_replication_role TO ${role};` : `ALTER ROLE ${role} WITH SUPERUSER; -- before PostgreSQL 15 session_replication_role cannot be granted`,
+    ...originGrants(role),
+  ];
+}
+
+/** For replication origins, by which the mirror's own writes are told from foreign ones. */
+export function originGrants(role: string): string[] {
+  return ORIGIN_FUNCTIONS.map((signature) => `GRANT EXECUTE ON FUNCTION pg_catalog.${signature.replace(/^pg_catalog\./, "")} TO ${role};`);
+}
+
+function schemas(names: readonly string[]): string[] {
+  return [...new Set(names)].map(quoteIdent);
+}
+
+function tables(names: readonly string[]): string[] {
+  return [...new Set(names)];
+}
