@@ -1,0 +1,30 @@
+import { engineOf } from "../../connectors/registry.ts";
+import { inertSections } from "../config/index.ts";
+import { EXIT, type Finding } from "../core/index.ts";
+import { resolveClasses } from "../plan/index.ts";
+import { configOf, print, printJson, type CommonOptions } from "./shared.ts";
+
+/** Preflight: every fault at once, each with what mends it, then the least grants. */
+export async function check(options: CommonOptions): Promise<void> {
+  const config = await configOf(options);
+  await using source = await engineOf(config.source.engine).connectSource(config.source, config.migration);
+  await using target = await engineOf(config.target.engine).connectTarget(config.target, config.migration);
+  const [sourceFacts, targetFacts] = await Promise.all([source.inspect(), target.inspect()]);
+  const { classes, findings } = resolveClasses(config, sourceFacts, targetFacts);
+  const all = [...findings, ...source.preflight(classes, sourceFacts), ...target.preflight(classes, targetFacts, sourceFacts)];
+  const grants = { source: source.grants(classes, sourceFacts), target: target.grants(classes, targetFacts) };
+  const formats = Object.fromEntries(classes.map((cls) => [cls.name, target.formats(cls, sourceFacts, targetFacts)]));
+  const errors = all.filter((finding) => finding.severity === "error");
+  if (options.json === true) printJson({ ok: errors.length === 0, classes: classes.map((cls) => cls.name), formats, inert: inertSections(config), findings: all, grants });
+  else {
+    for (const line of inertSections(config)) print(`note     ${line}`);
+    for (const finding of [...errors, ...all.filter((one) => one.severity === "warning")]) print(findingText(finding));
+    print(`\n-- least grants on the source\n${grants.source.join("\n")}\n\n-- least grants on the target\n${grants.target.join("\n")}\n`);
+    print(errors.length === 0 ? `ready: ${classes.length} classes can be mirrored` : `${errors.length} faults have to be mended first`);
+  }
+  if (errors.length > 0) process.exitCode = EXIT.refused;
+}
+
+function findingText({ severity, check: name, side, subject, what, mend }: Finding): string {
+  return `${severity.padEnd(8)} ${name} (${side}${subject === null ? "" : `, ${subject}`}): ${what}\n         → ${mend}`;
+}

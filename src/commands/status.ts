@@ -1,0 +1,44 @@
+import type { ClassProgress, StatusDocument } from "../core/index.ts";
+import { callDaemon } from "./client.ts";
+import { configOf, print, printJson, type CommonOptions } from "./shared.ts";
+
+/** Phase, lag, progress, what is wrong and what to do. */
+export async function status(options: CommonOptions): Promise<void> {
+  const document = await callDaemon<StatusDocument>(await configOf(options), "GET", "/status");
+  if (options.json === true) printJson(document);
+  else print(statusText(document));
+}
+
+const count = (value: number): string => Math.round(value).toLocaleString("en");
+const bytes = (value: number | null): string => (value === null ? "unknown" : value < 1 << 20 ? `${count(value / 1024)} KiB` : `${count(value / (1 << 20))} MiB`);
+const seconds = (value: number | null): string => (value === null ? "not measured" : value < 1 ? `${(value * 1000).toFixed(0)} ms` : `${value.toFixed(1)} s`);
+
+export function statusText(document: StatusDocument): string {
+  const lines = [
+    `migration   ${document.migration}`,
+    `phase       ${document.phase} (${document.state})`,
+    `lag         ${seconds(document.lagSeconds)}, ${bytes(document.lagBytes)}`,
+    `position    ${document.position ?? "none"} of ${document.head ?? "unknown"}`,
+    `rate        ${count(document.changesPerSecond)} rows/s, ${count(document.transactionsPerSecond)} transactions/s`,
+    `slot        ${document.slot.state}, ${bytes(document.slot.retainedBytes)} retained${document.slot.detail === "" ? "" : `: ${document.slot.detail}`}`,
+  ];
+  const { snapshot } = document;
+  if (snapshot !== null) {
+    lines.push(`snapshot    ${count(snapshot.rows)} of ${count(snapshot.expectedRows)} rows, ${bytes(snapshot.bytes)}${snapshot.done ? ", done" : `, ETA ${seconds(snapshot.etaSeconds)}, open for ${seconds(snapshot.ageSeconds)}, holds ${snapshot.holds}`}`);
+    if (snapshot.refused > 0) lines.push(`            ${count(snapshot.refused)} rows were refused by the target`);
+  }
+  lines.push("", ...classTable(document.classes));
+  for (const table of document.newTables) lines.push("", `not mirrored yet: ${table} (dualrun resnapshot --class … adds it)`);
+  const { halt } = document;
+  if (halt !== null) lines.push("", `${document.state}: ${halt.code} ${halt.what}`, ...(halt.where === null ? [] : [`  in ${halt.where}`]), ...halt.details.map((line) => `  ${line}`), `next: ${halt.next}`);
+  return lines.join("\n");
+}
+
+function classTable(classes: readonly ClassProgress[]): string[] {
+  const width = Math.max(5, ...classes.map(({ name }) => name.length));
+  const row = (cells: readonly string[]): string => cells.map((cell, i) => (i === 0 ? cell.padEnd(width) : cell.padStart(12))).join(" ");
+  return [
+    row(["class", "copied", "inserts", "updates", "deletes", "conflicts"]),
+    ...classes.map((cls) => row([cls.name, count(cls.snapshotRows), count(cls.inserts), count(cls.updates), count(cls.deletes), count(cls.conflicts)])),
+  ];
+}
