@@ -131,7 +131,7 @@ export class PostgresStream implements ChangeStream {
       this.statusTimer = setInterval(() => this.sendStatus(), STATUS_INTERVAL_MS);
       resolve();
     });
-    this.replication
+    void this.replication
       .run((slot, lsn) => this.statement(slot, lsn), options.slot, options.after, (client) => this.attach(client))
       .then(() => this.end(new Error("the server ended the replication stream")), (error: unknown) => this.end(error))
       .then(() => reject(this.failure));

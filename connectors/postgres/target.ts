@@ -148,10 +148,11 @@ export class PostgresTarget implements Target {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const open = [this.writer?.client, ...this.loaders.values(), this.control];
+    const open: { end(): Promise<void> }[] = [...this.loaders.values(), this.control];
+    if (this.writer !== null) open.push(this.writer.client);
     this.writer = null;
     this.loaders.clear();
-    await Promise.all(open.map((client) => client?.end().catch(() => undefined))); // closing what is broken already
+    await Promise.allSettled(open.map((client) => client.end()));
   }
 
   private async fenced<T>(held: Checkpoint, work: (client: pg.Client) => Promise<T>): Promise<T> {

@@ -1,5 +1,5 @@
 /** What an engine's catalogue says: facts, no judgement. */
-import type { TableName } from "./words.ts";
+import type { TableName } from "./names.ts";
 
 export interface ColumnFacts {
   readonly name: string;

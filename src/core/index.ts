@@ -1,3 +1,4 @@
+export * from "./names.ts";
 export * from "./words.ts";
 export * from "./errors.ts";
 export * from "./tuple.ts";

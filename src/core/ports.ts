@@ -1,6 +1,8 @@
 /** The ports that everything hangs on. Connectors implement them; nothing here knows an engine. */
+import type { ClassChanges } from "./changes.ts";
 import type { Catalogue, Finding } from "./catalogue.ts";
-import type { Checkpoint, Position, Positions, RecordClass, TableName } from "./words.ts";
+import type { Checkpoint, Position, Positions, RecordClass } from "./words.ts";
+import type { TableName } from "./names.ts";
 
 export interface TlsOptions {
   readonly mode: "disable" | "require" | "verify-ca" | "verify-full";
@@ -160,7 +162,7 @@ export interface Snapshot extends AsyncDisposable {
 /** Rows of a class that go to the target together; see changes.ts for how they come to be. */
 export interface ClassBatch {
   readonly cls: RecordClass;
-  readonly changes: import("./changes.ts").ClassChanges;
+  readonly changes: ClassChanges;
 }
 
 export interface Conflict {

@@ -1,5 +1,8 @@
 /** The words of the project as types. See ARCHITECTURE.md. */
 
+import type { TableName } from "./names.ts";
+import type { Predicate } from "./where.ts";
+
 declare const brand: unique symbol;
 export type Brand<T, Name extends string> = T & { readonly [brand]: Name };
 
@@ -12,15 +15,6 @@ export interface Positions {
   relate(a: Position, b: Position): Relation;
   /** Bytes of log between two positions; null where the engine cannot say. */
   distance(from: Position, to: Position): number | null;
-}
-
-export interface TableName {
-  readonly schema: string;
-  readonly name: string;
-}
-
-export function tableKey(table: TableName): string {
-  return `${table.schema}.${table.name}`;
 }
 
 export type ClassKind = "record" | "money" | "audit" | "attachment";
@@ -50,7 +44,7 @@ export interface RecordClass {
    */
   readonly key: readonly string[];
   /** Only rows for which this holds belong to the class; null: all. */
-  readonly where: import("./where.ts").Predicate | null;
+  readonly where: Predicate | null;
   /** True when the source logs the whole before image (REPLICA IDENTITY FULL). */
   readonly fullBeforeImage: boolean;
   readonly money: readonly { readonly column: string; readonly currency: string }[];

@@ -1,7 +1,7 @@
 /** What both sides can agree upon today: the configuration against both catalogues. */
 import type { Config } from "../config/index.ts";
 import {
-  DualrunError, whereColumns,
+  DualrunError, whereColumns, whereTypeOf,
   type AgreedClass, type Agreement, type Catalogue, type Finding, type RecordClass, type Source, type Target, type WhereType,
 } from "../core/index.ts";
 import { resolveClasses } from "./classes.ts";
@@ -39,7 +39,7 @@ function whereTypes(cls: RecordClass, catalogue: Catalogue): Record<string, Wher
   if (cls.where === null) return {};
   const table = catalogue.tables.find((facts) => facts.table.schema === cls.source.schema && facts.table.name === cls.source.name);
   return Object.fromEntries([...whereColumns(cls.where)].map((column) => {
-    const type = table?.columns.find((facts) => facts.name === column)?.baseTypeName ?? "text";
-    return [column, type === "bool" ? "boolean" : type === "uuid" ? "uuid" : /^(int2|int4|int8|numeric)$/.test(type) ? "number" : "text"];
+    const facts = table?.columns.find((one) => one.name === column);
+    return [column, facts === undefined ? "text" : whereTypeOf(facts)];
   }));
 }
