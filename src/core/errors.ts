@@ -102,7 +102,8 @@ const QUOTES_VALUES = /^(21|22|23|44|P0)/;
 export function asDualrunError(error: unknown): DualrunError {
   if (isDualrunError(error)) return error;
   const message = error instanceof Error ? error.message : String(error);
-  const state = (error as { code?: unknown } | null)?.code;
+  const { code: state, constraint } = (error ?? {}) as { code?: unknown; constraint?: string };
   if (typeof state !== "string" || !/^[0-9A-Z]{5}$/.test(state)) return new DualrunError("DR9001", message, { cause: error });
-  return new DualrunError("DR9001", QUOTES_VALUES.test(state) ? `the database answered with SQLSTATE ${state}` : `${message} (SQLSTATE ${state})`);
+  const named = constraint === undefined ? "" : `, constraint ${constraint}`;
+  return new DualrunError("DR9001", QUOTES_VALUES.test(state) ? `the database answered with SQLSTATE ${state}${named}` : `${message} (SQLSTATE ${state})`, { cause: error });
 }
