@@ -60,7 +60,7 @@ async function verifyTable(source: pg.Client, target: pg.Client, table: string):
 }
 
 async function* rowsOf(client: pg.Client, table: string): AsyncGenerator<string, undefined> {
-  await client.query(`DECLARE rows_of CURSOR FOR SELECT t::text AS image FROM ${table} AS t ORDER BY t::text COLLATE "C"`);
+  await client.query(`DECLARE rows_of CURSOR FOR SELECT dualrun_row::text AS image FROM ${table} AS dualrun_row ORDER BY dualrun_row::text COLLATE "C"`);
   while (true) {
     const { rows } = await client.query<{ image: string }>(`FETCH ${FETCH} FROM rows_of`);
     for (const row of rows) yield row.image;

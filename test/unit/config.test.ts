@@ -14,9 +14,9 @@ const BASE = { migration: "m", timeZone: "UTC", source: { engine: "postgres", ur
 
 const parse = (document: unknown, env: Record<string, string> = ENV) => parseConfig(typeof document === "string" ? document : JSON.stringify(document), { directory: ".", env });
 
-async function faults(document: unknown, env?: Record<string, string>): Promise<{ code: string; details: readonly string[]; text: string }> {
+function faults(document: unknown, env?: Record<string, string>): { code: string; details: readonly string[]; text: string } {
   try {
-    await parse(document, env);
+    parse(document, env);
   } catch (error) {
     if (isDualrunError(error)) return { code: error.code, details: error.details, text: [error.message, ...error.details].join("\n") };
     throw error;
@@ -27,52 +27,52 @@ async function faults(document: unknown, env?: Record<string, string>): Promise<
 test("every example is valid", async () => {
   const names = await readdir(examples);
   expect(names.length).toBeGreaterThanOrEqual(3);
-  for (const name of names) await parse(await readFile(new URL(name, examples), "utf8"));
+  for (const name of names) parse(await readFile(new URL(name, examples), "utf8"));
 });
 
 test("the checked-in schema is what the validator says", async () => {
   expect(await readFile(new URL("../../config/dualrun.schema.json", import.meta.url), "utf8")).toBe(configJsonSchema());
 });
 
-test("defaults", async () => {
-  const config = await parse(BASE);
+test("defaults", () => {
+  const config = parse(BASE);
   expect(config.apply).toMatchObject({ batchRows: 5000, batchDelay: 20, maxBuffer: 64 << 20, onConflict: "source-wins" });
   expect(config.source.tls.mode).toBe("verify-full");
 });
 
 describe("faults", () => {
-  test("all at once, each with its place", async () => {
-    const { code, details } = await faults({ ...BASE, migration: "NO", timeZone: "Mars/Olympus", apply: { batchRows: -1, nonsense: 1 } });
+  test("all at once, each with its place", () => {
+    const { code, details } = faults({ ...BASE, migration: "NO", timeZone: "Mars/Olympus", apply: { batchRows: -1, nonsense: 1 } });
     expect(code).toBe("DR1001");
     expect(details.length).toBeGreaterThanOrEqual(4);
     for (const place of ["migration", "timeZone", "apply.batchRows", "nonsense"]) expect(details.join("\n")).toContain(place);
   });
 
-  test("a missing secret is named, its value never", async () => {
-    const { text } = await faults(BASE, { SOURCE_URL: ENV.SOURCE_URL });
+  test("a missing secret is named, its value never", () => {
+    const { text } = faults(BASE, { SOURCE_URL: ENV.SOURCE_URL });
     expect(text).toContain("TARGET_URL");
     expect(text).not.toContain("secret@");
   });
 
-  test("an inline password is refused beyond loopback", async () => {
-    const { text } = await faults({ ...BASE, source: { engine: "postgres", url: "postgres://u:hunter2@db.example/x" } });
+  test("an inline password is refused beyond loopback", () => {
+    const { text } = faults({ ...BASE, source: { engine: "postgres", url: "postgres://u:hunter2@db.example/x" } });
     expect(text).not.toContain("hunter2");
-    await parse({ ...BASE, source: { engine: "postgres", url: "postgres://u:hunter2@127.0.0.1/x" } });
+    parse({ ...BASE, source: { engine: "postgres", url: "postgres://u:hunter2@127.0.0.1/x" } });
   });
 
-  test("engines and journals that are not there yet", async () => {
-    expect((await faults({ ...BASE, source: { engine: "mysql", url: "env:SOURCE_URL" } }, { ...ENV, SOURCE_URL: "mysql://u@old.example/x" })).code).toBe("DR1005");
-    expect((await faults({ ...BASE, journal: { kind: "sqlite", path: "x" } })).code).toBe("DR1005");
+  test("engines and journals that are not there yet", () => {
+    expect((faults({ ...BASE, source: { engine: "mysql", url: "env:SOURCE_URL" } }, { ...ENV, SOURCE_URL: "mysql://u@old.example/x" })).code).toBe("DR1005");
+    expect((faults({ ...BASE, journal: { kind: "sqlite", path: "x" } })).code).toBe("DR1005");
   });
 });
 
-test("a mutated configuration is valid or is refused with a code", async () => {
+test("a mutated configuration is valid or is refused with a code", () => {
   const anything = fc.anything({ maxDepth: 2, withNullPrototype: false });
   const key = fc.constantFrom("migration", "timeZone", "source", "target", "classes", "include", "snapshot", "apply", "journal", "comparison", "gates", "cutover", "safety", "http", "notify", "log", "zzz");
-  await fc.assert(fc.asyncProperty(key, anything, fc.string(), async (name, value, noise) => {
+  fc.assert(fc.property(key, anything, fc.string(), (name, value, noise) => {
     for (const text of [JSON.stringify({ ...BASE, [name]: value }) ?? "", `${JSON.stringify(BASE)}${noise}`, noise]) {
       try {
-        await parse(text);
+        parse(text);
       } catch (error) {
         expect(isDualrunError(error) && /^DR100[1235]$/.test(error.code), String(error)).toBe(true);
       }

@@ -1,0 +1,251 @@
+/** What a source can do, and what the target then holds. */
+import { describe, expect, test, type TestContext } from "vitest";
+import { TestMirror } from "../support/mirror.ts";
+import { orSkip, sharedPair } from "../support/servers.ts";
+
+async function mirrorOf(context: TestContext, schema: string, onSource = ""): Promise<TestMirror> {
+  const pair = await orSkip(context, sharedPair());
+  return TestMirror.make(await pair.fresh("mirror"), schema, onSource);
+}
+
+async function running(context: TestContext, schema: string, onSource = "", config: Readonly<Record<string, unknown>> = {}): Promise<TestMirror> {
+  const mirror = await mirrorOf(context, schema, onSource);
+  await mirror.start(config);
+  await mirror.streaming();
+  return mirror;
+}
+
+const BIG = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 500) AS i)";
+
+describe("rows", () => {
+  test("unchanged TOAST stays, alone, in a batch and with a moved key", async (context) => {
+    await using mirror = await running(context, "CREATE TABLE docs (id integer PRIMARY KEY, v integer, body text NOT NULL)", `INSERT INTO docs SELECT g, 0, ${BIG} || g FROM generate_series(1, 20) AS g`);
+    const status = await mirror.apply(
+      "UPDATE docs SET v = 1 WHERE id = 1",
+      `BEGIN; INSERT INTO docs VALUES (21, 0, ${BIG}); UPDATE docs SET v = 1 WHERE id = 21; UPDATE docs SET v = 2 WHERE id IN (2, 3); UPDATE docs SET body = 'short' WHERE id = 3; COMMIT`,
+      "UPDATE docs SET id = 104 WHERE id = 4",
+      "BEGIN; UPDATE docs SET v = 5 WHERE id = 5; UPDATE docs SET id = 105 WHERE id = 5; UPDATE docs SET v = 6 WHERE id = 105; COMMIT",
+      "BEGIN; UPDATE docs SET id = -1 WHERE id = 6; UPDATE docs SET id = 6 WHERE id = 7; UPDATE docs SET id = 7 WHERE id = -1; COMMIT",
+    );
+    expect(await mirror.differences("docs")).toEqual([]);
+    expect(status.classes[0]!.conflicts).toBe(0);
+  });
+
+  test("keys move, swap and come back", async (context) => {
+    await using mirror = await running(context, "CREATE TABLE k (a text, b integer, v integer, PRIMARY KEY (a, b)); CREATE TABLE n (id numeric PRIMARY KEY, v integer)",
+      "INSERT INTO k SELECT 'k' || g, g, g FROM generate_series(1, 50) AS g; INSERT INTO n SELECT g, g FROM generate_series(1, 10) AS g");
+    await mirror.apply(
+      "BEGIN; UPDATE k SET a = 'tmp' WHERE b = 1; UPDATE k SET a = 'k1', b = 1 WHERE b = 2; UPDATE k SET a = 'k2', b = 2 WHERE a = 'tmp'; COMMIT",
+      "BEGIN; DELETE FROM k WHERE b = 3; INSERT INTO k VALUES ('k3', 3, 33); UPDATE k SET v = 333 WHERE b = 3; COMMIT",
+      "BEGIN; INSERT INTO k VALUES ('new', 99, 1); DELETE FROM k WHERE a = 'new'; COMMIT",
+      "UPDATE n SET id = id + 0.00 WHERE id < 4; UPDATE n SET v = 0 WHERE id = 2", "DELETE FROM n WHERE id = 1; INSERT INTO n VALUES (1.0, 11)",
+    );
+    expect(await mirror.differences("k", "n")).toEqual([]);
+  });
+
+  test("of equal rows exactly one is hit", async (context) => {
+    await using mirror = await running(context, "CREATE TABLE h (a integer, j json, t text)", "ALTER TABLE h REPLICA IDENTITY FULL; INSERT INTO h SELECT g % 3, '{\"x\": 1}', NULL FROM generate_series(1, 30) AS g");
+    await mirror.apply(
+      "DELETE FROM h WHERE ctid IN (SELECT ctid FROM h WHERE a = 1 LIMIT 4)", "UPDATE h SET t = '' WHERE ctid IN (SELECT ctid FROM h WHERE a = 2 LIMIT 3)",
+      "BEGIN; INSERT INTO h VALUES (1, '{}', 'x'), (1, '{}', 'x'); DELETE FROM h WHERE ctid IN (SELECT ctid FROM h WHERE t = 'x' LIMIT 1); COMMIT",
+    );
+    expect(await mirror.differences("h")).toEqual([]);
+  });
+
+  test("replica identities: index, full with a key, a deferrable key", async (context) => {
+    await using mirror = await running(context, `
+      CREATE TABLE i (id integer, code text NOT NULL, v text); CREATE UNIQUE INDEX i_code ON i (code);
+      CREATE TABLE f (id integer PRIMARY KEY, v text);
+      CREATE TABLE d (id integer PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text)`,
+    `ALTER TABLE i REPLICA IDENTITY USING INDEX i_code; ALTER TABLE f REPLICA IDENTITY FULL; ALTER TABLE d REPLICA IDENTITY FULL;
+     INSERT INTO i SELECT g, 'c' || g, 'v' FROM generate_series(1, 9) AS g; INSERT INTO f SELECT g, ${BIG} FROM generate_series(1, 9) AS g; INSERT INTO d SELECT g, 'v' || g FROM generate_series(1, 9) AS g`);
+    await mirror.apply("UPDATE i SET code = 'x' || code WHERE id < 4; DELETE FROM i WHERE id = 5; UPDATE i SET v = NULL WHERE id = 6",
+      "UPDATE f SET id = id + 100 WHERE id < 3; DELETE FROM f WHERE id = 4; UPDATE f SET v = 'short' WHERE id = 5",
+      "UPDATE d SET id = 3 - id WHERE id IN (1, 2)", "UPDATE d SET id = 10 - id");
+    expect(await mirror.differences("i", "f", "d")).toEqual([]);
+  });
+
+  test("values of a second unique key change hands", async (context) => {
+    await using mirror = await running(context, "CREATE TABLE u (id integer PRIMARY KEY, email text UNIQUE, r int4range, EXCLUDE USING gist (r WITH &&))",
+      "INSERT INTO u SELECT g, 'm' || g, int4range(g * 10, g * 10 + 5) FROM generate_series(1, 20) AS g");
+    const status = await mirror.apply(
+      "BEGIN; UPDATE u SET email = 'tmp' WHERE id = 1; UPDATE u SET email = 'm1' WHERE id = 2; UPDATE u SET email = 'm2' WHERE id = 1; COMMIT",
+      "BEGIN; UPDATE u SET r = NULL WHERE id = 3; UPDATE u SET r = int4range(30, 35) WHERE id = 4; UPDATE u SET r = int4range(40, 45) WHERE id = 3; COMMIT",
+      "BEGIN; DELETE FROM u WHERE id = 5; INSERT INTO u VALUES (105, 'm5', int4range(50, 55)); COMMIT",
+    );
+    expect(await mirror.differences("u")).toEqual([]);
+    expect(status.classes[0]!.conflicts).toBe(0);
+  });
+
+  test("partitions, generated columns and identities", async (context) => {
+    await using mirror = await running(context, `
+      CREATE TABLE p (id integer, region text, v integer, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+      CREATE TABLE p_a PARTITION OF p FOR VALUES IN ('a'); CREATE TABLE p_b PARTITION OF p FOR VALUES IN ('b');
+      CREATE TABLE g (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, x integer, twice integer GENERATED ALWAYS AS (x * 2) STORED)`,
+    "INSERT INTO p SELECT g, CASE WHEN g % 2 = 0 THEN 'a' ELSE 'b' END, 0 FROM generate_series(1, 20) AS g; INSERT INTO g (x) SELECT g FROM generate_series(1, 5) AS g");
+    await mirror.apply("UPDATE p SET region = 'b' WHERE id = 2; UPDATE p SET v = 1; DELETE FROM p WHERE id = 3", "INSERT INTO g (x) VALUES (6); UPDATE g SET x = 7 WHERE id = 1; DELETE FROM g WHERE id = 2");
+    expect(await mirror.differences("p", "g", "p_a", "p_b")).toEqual([]);
+  });
+});
+
+describe("transactions", () => {
+  test("TRUNCATE between inserts, of several tables, with foreign keys", async (context) => {
+    await using mirror = await running(context, "CREATE TABLE a (id integer PRIMARY KEY); CREATE TABLE b (id integer PRIMARY KEY, a_id integer REFERENCES a)",
+      "INSERT INTO a SELECT generate_series(1, 10); INSERT INTO b SELECT g, g FROM generate_series(1, 10) AS g");
+    const status = await mirror.apply("BEGIN; INSERT INTO a VALUES (11); TRUNCATE a CASCADE; INSERT INTO a VALUES (1); INSERT INTO b VALUES (1, 1); COMMIT", "BEGIN; INSERT INTO b VALUES (2, 1); TRUNCATE b; COMMIT");
+    expect(await mirror.differences("a", "b")).toEqual([]);
+    expect(status.classes.reduce((sum, cls) => sum + cls.truncates, 0)).toBeGreaterThanOrEqual(3);
+  });
+
+  test("savepoints, rollbacks and two phases", async (context) => {
+    await using mirror = await running(context, "CREATE TABLE t (id integer PRIMARY KEY, v text)");
+    await mirror.apply(
+      "BEGIN; INSERT INTO t VALUES (1, 'kept'); SAVEPOINT s; INSERT INTO t VALUES (2, 'gone'); UPDATE t SET v = 'gone' WHERE id = 1; ROLLBACK TO s; INSERT INTO t VALUES (3, 'kept'); COMMIT",
+      "BEGIN; INSERT INTO t VALUES (4, 'gone'); ROLLBACK", "BEGIN; INSERT INTO t VALUES (5, 'prepared')", "PREPARE TRANSACTION 'one'", "COMMIT PREPARED 'one'",
+      "BEGIN; INSERT INTO t VALUES (6, 'never')", "PREPARE TRANSACTION 'two'", "ROLLBACK PREPARED 'two'",
+    );
+    expect(await mirror.differences("t")).toEqual([]);
+    expect((await mirror.target.query("SELECT id FROM t ORDER BY id")).rows.map((row) => row.id)).toEqual([1, 3, 5]);
+  });
+
+  test("one that is larger than the buffer, with changes of every kind", { timeout: 120_000 }, async (context) => {
+    await using mirror = await running(context, "CREATE TABLE t (id integer PRIMARY KEY, v text)", "INSERT INTO t SELECT g, 'old' FROM generate_series(1, 1000) AS g", { apply: { maxBuffer: "1MiB", batchRows: 100 } });
+    await mirror.apply("BEGIN; INSERT INTO t SELECT g, repeat('x', 40) FROM generate_series(1001, 200000) AS g; UPDATE t SET v = 'new' WHERE id % 3 = 0; DELETE FROM t WHERE id % 7 = 0; UPDATE t SET id = -id WHERE id % 1000 = 1; COMMIT");
+    expect(await mirror.differences("t")).toEqual([]);
+  });
+});
+
+describe("rules", () => {
+  const CONFIG = {
+    classes: [{
+      name: "orders", source: "public.orders", target: "public.bills", where: "deleted_at is null and total > 1.50",
+      columns: { state: { from: "status", map: { o: "open", p: "paid" } }, legacy: { drop: true }, country: { default: "NZ" } },
+    }],
+  };
+  const SOURCE = "CREATE TABLE orders (id integer PRIMARY KEY, status text, total numeric, legacy text, deleted_at timestamptz); ALTER TABLE orders REPLICA IDENTITY FULL";
+  const TARGET = "CREATE TABLE bills (country text NOT NULL, id integer PRIMARY KEY, state text, total numeric, deleted_at timestamptz)";
+  const EXPECTED = "SELECT 'NZ' AS country, id, CASE status WHEN 'o' THEN 'open' WHEN 'p' THEN 'paid' END AS state, total::text FROM orders WHERE deleted_at IS NULL AND total > 1.50 ORDER BY id";
+
+  async function ruled(context: TestContext): Promise<TestMirror> {
+    const mirror = await mirrorOf(context, "SELECT 1");
+    await mirror.source.query(`${SOURCE}; INSERT INTO orders SELECT g, CASE WHEN g % 2 = 0 THEN 'o' ELSE 'p' END, g * 0.5, 'x', CASE WHEN g % 5 = 0 THEN now() END FROM generate_series(1, 40) AS g`);
+    await mirror.target.query(TARGET);
+    await mirror.start(CONFIG);
+    await mirror.streaming();
+    return mirror;
+  }
+
+  const bills = async (mirror: TestMirror): Promise<unknown> => (await mirror.target.query("SELECT country, id, state, total::text FROM bills ORDER BY id")).rows;
+
+  test("copy and stream render the same rows; rows enter and leave", async (context) => {
+    await using mirror = await ruled(context);
+    expect(await bills(mirror)).toEqual((await mirror.source.query(EXPECTED)).rows);
+    await mirror.apply("UPDATE orders SET deleted_at = now() WHERE id = 7", "UPDATE orders SET deleted_at = NULL WHERE id = 10", "UPDATE orders SET total = 100, id = 400 WHERE id = 1",
+      "UPDATE orders SET total = 'NaN' WHERE id = 8", "INSERT INTO orders VALUES (50, 'o', 9, NULL, NULL), (51, NULL, 9, NULL, NULL), (52, 'p', NULL, NULL, NULL)", "DELETE FROM orders WHERE id = 12", "UPDATE orders SET total = 1.5 WHERE id = 13");
+    expect(await bills(mirror)).toEqual((await mirror.source.query(EXPECTED)).rows);
+  });
+
+  test("a value that the map does not know halts", async (context) => {
+    await using mirror = await ruled(context);
+    await mirror.source.query("INSERT INTO orders VALUES (60, 'secret-state', 9, NULL, NULL)");
+    const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
+    expect(halt!.code).toBe("DR5006");
+    expect(JSON.stringify(halt)).not.toContain("secret-state");
+  });
+});
+
+describe("what does not agree", () => {
+  const TABLE = "CREATE TABLE t (id integer PRIMARY KEY, v text, CHECK (v <> 'forbidden'))";
+  const ROWS = "INSERT INTO t SELECT g, 'v' || g FROM generate_series(1, 20) AS g";
+
+  async function disturbed(context: TestContext, config: Readonly<Record<string, unknown>>): Promise<TestMirror> {
+    const mirror = await running(context, TABLE, ROWS, config);
+    await mirror.target.query("DELETE FROM t WHERE id IN (1, 2); INSERT INTO t VALUES (100, 'foreign')");
+    await mirror.source.query("BEGIN; UPDATE t SET v = 'changed' WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (100, 'ours'); UPDATE t SET v = 'x' WHERE id = 3; COMMIT");
+    return mirror;
+  }
+
+  test("the source wins, and each deviation is counted", async (context) => {
+    await using mirror = await disturbed(context, {});
+    const status = await mirror.apply();
+    expect(await mirror.differences("t")).toEqual([]);
+    expect(status.classes[0]!.conflicts).toBe(3);
+    const { rows } = await mirror.target.query("SELECT kind FROM dualrun.conflicts ORDER BY kind");
+    expect(rows.map((row) => row.kind)).toEqual(["delete-found-none", "insert-found-row", "update-found-none"]);
+  });
+
+  test("or it halts", async (context) => {
+    await using mirror = await disturbed(context, { apply: { onConflict: "halt" } });
+    const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
+    expect(halt!.code).toBe("DR5003");
+  });
+
+  test("a row that the target refuses halts by name, and goes on after mending", async (context) => {
+    await using mirror = await mirrorOf(context, "CREATE TABLE t (id integer PRIMARY KEY, v text)");
+    await mirror.target.query("ALTER TABLE t ADD CONSTRAINT not_that CHECK (v <> 'forbidden')");
+    await mirror.start();
+    await mirror.streaming();
+    await mirror.source.query("INSERT INTO t VALUES (1, 'fine'), (2, 'forbidden')");
+    const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
+    expect(halt!.code).toBe("DR5002");
+    expect(halt!.what).toMatch(/key hash [0-9a-f]{16}.*23514.*not_that/);
+    expect(JSON.stringify(halt)).not.toContain("forbidden");
+    await mirror.target.query("ALTER TABLE t DROP CONSTRAINT not_that");
+    await mirror.daemon.control.resume("test");
+    await mirror.streaming();
+    await mirror.apply();
+    expect(await mirror.differences("t")).toEqual([]);
+  });
+
+  test("a schema change halts before the first transaction with it, and goes on after acceptance", async (context) => {
+    await using mirror = await running(context, TABLE, ROWS);
+    await mirror.source.query("UPDATE t SET v = 'before' WHERE id = 1");
+    await mirror.source.query("ALTER TABLE t ADD COLUMN note text");
+    await mirror.source.query("BEGIN; INSERT INTO t VALUES (200, 'after', 'n'); COMMIT");
+    const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
+    expect(halt!.code).toBe("DR5001");
+    expect(halt!.details.join()).toContain('column "note" was added');
+    expect((await mirror.target.query("SELECT v FROM t WHERE id IN (1, 200)")).rows).toEqual([{ v: "before" }]);
+    await mirror.target.query("ALTER TABLE t ADD COLUMN note text");
+    await mirror.daemon.control.acceptSchema("added note", "test");
+    await mirror.streaming();
+    await mirror.apply("UPDATE t SET note = 'later' WHERE id = 5");
+    expect(await mirror.differences("t")).toEqual([]);
+    expect((await mirror.daemon.control.audit()).map(({ what }) => what)).toContain("schema accepted");
+  });
+
+  test("a class is copied again under the running mirror", async (context) => {
+    await using mirror = await running(context, TABLE, ROWS);
+    await mirror.target.query("UPDATE t SET v = 'damaged' WHERE id < 10");
+    await mirror.daemon.control.resnapshot("t", "test");
+    await mirror.source.query("UPDATE t SET v = 'meanwhile' WHERE id > 15");
+    await mirror.streaming();
+    await mirror.apply("DELETE FROM t WHERE id = 1");
+    expect(await mirror.differences("t")).toEqual([]);
+  });
+
+  test("target tables that hold rows are refused, unless they are to be emptied", async (context) => {
+    await using mirror = await mirrorOf(context, TABLE, ROWS);
+    await mirror.target.query("INSERT INTO t VALUES (999, 'left over')");
+    await mirror.start();
+    const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
+    expect(halt!.code).toBe("DR3002");
+    await mirror.stop();
+    await mirror.start({}, { truncateTarget: true });
+    await mirror.streaming();
+    await mirror.apply();
+    expect(await mirror.differences("t")).toEqual([]);
+  });
+});
+
+test("pause keeps the stream, resume goes on", async (context) => {
+  await using mirror = await running(context, "CREATE TABLE t (id integer PRIMARY KEY)");
+  await mirror.daemon.control.pause("test");
+  await mirror.until(({ state }) => state === "paused", "the pause");
+  await mirror.source.query("INSERT INTO t SELECT generate_series(1, 100)");
+  expect((await mirror.target.query("SELECT count(*)::integer AS n FROM t")).rows[0].n).toBe(0);
+  await mirror.daemon.control.resume("test");
+  await mirror.streaming();
+  await mirror.apply();
+  expect(await mirror.differences("t")).toEqual([]);
+});
