@@ -100,6 +100,7 @@ export class Pipeline {
   private stopping = false;
   private lastCommitOfUs = performance.now();
   private timer: NodeJS.Timeout | null = null;
+  private timerDue = 0;
   private applyingSince: number | null = null;
   private pendingTruncate: RecordClass[] = [];
 
@@ -262,12 +263,17 @@ export class Pipeline {
   }
 
   private armTimer(): void {
-    if (this.timer !== null || this.filling.isEmpty) return;
+    if (this.filling.isEmpty) return;
     const delay = this.filling.rows > 0 || this.filling.transactions > 0 ? this.options.batchDelay : IDLE_CHECKPOINT_MS;
+    const due = performance.now() + delay;
+    if (this.timer !== null && this.timerDue <= due) return;
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.timerDue = due;
     this.timer = setTimeout(() => {
       this.timer = null;
-      if (!this.inTransaction && this.isDue()) this.handOver();
-      if (!this.inTransaction) this.armTimer();
+      if (this.inTransaction) return;
+      if (this.isDue()) this.handOver();
+      this.armTimer();
     }, delay);
   }
 
