@@ -1,0 +1,119 @@
+/** Preflight: each fault is provoked for real and found; the printed grants are enough for roles that have nothing else. */
+import { randomBytes } from "node:crypto";
+import pg from "pg";
+import { describe, expect, test, type TestContext } from "vitest";
+import { engineOf } from "../../connectors/registry.ts";
+import { parseConfig } from "../../src/config/index.ts";
+import type { Finding } from "../../src/core/index.ts";
+import { resolveClasses } from "../../src/plan/index.ts";
+import { TestMirror } from "../support/mirror.ts";
+import { orSkip, sharedPair, type FreshPair } from "../support/servers.ts";
+
+process.env["DUALRUN_ALLOW_UNSAFE_TARGET"] = "1";
+
+interface Checked {
+  readonly findings: readonly Finding[];
+  readonly grants: { readonly source: readonly string[]; readonly target: readonly string[] };
+}
+
+async function check(source: string, target: string, config: object = { include: ["public.*"] }): Promise<Checked> {
+  const parsed = parseConfig(JSON.stringify({
+    migration: "check", timeZone: "UTC", source: { engine: "postgres", url: "env:S" }, target: { engine: "postgres", url: "env:T" }, ...config,
+  }), { directory: ".", env: { S: source, T: target } });
+  await using from = await engineOf("postgres").connectSource(parsed.source, "check");
+  await using to = await engineOf("postgres").connectTarget(parsed.target, "check");
+  const [sourceFacts, targetFacts] = [await from.inspect(), await to.inspect()];
+  const { classes, findings } = resolveClasses(parsed, sourceFacts, targetFacts);
+  return {
+    findings: [...findings, ...from.preflight(classes, sourceFacts), ...to.preflight(classes, targetFacts, sourceFacts)],
+    grants: { source: from.grants(classes, sourceFacts), target: to.grants(classes, targetFacts) },
+  };
+}
+
+async function on(connectionString: string, sql: string): Promise<void> {
+  const client = new pg.Client({ connectionString });
+  await client.connect();
+  try {
+    await client.query(sql);
+  } finally {
+    await client.end();
+  }
+}
+
+async function fresh(context: TestContext): Promise<FreshPair> {
+  return (await orSkip(context, sharedPair())).fresh("check");
+}
+
+/** Fault → what makes it on the source, on the target, and the check that names it. */
+const FAULTS: readonly [check: string, source: string, target: string, config?: object][] = [
+  ["missing-table", "CREATE TABLE t (id integer PRIMARY KEY)", "SELECT 1"],
+  ["missing-column", "CREATE TABLE t (id integer PRIMARY KEY, v text)", "CREATE TABLE t (id integer PRIMARY KEY)"],
+  ["unfilled-column", "CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY, v text NOT NULL)"],
+  ["no-identity", "CREATE TABLE t (id integer)", "CREATE TABLE t (id integer)"],
+  ["no-identity", "CREATE TABLE t (id integer PRIMARY KEY DEFERRABLE)", "CREATE TABLE t (id integer PRIMARY KEY)"],
+  ["target-key", "CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer)"],
+  ["persistence", "CREATE UNLOGGED TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY)"],
+  ["type", "CREATE TABLE t (id integer PRIMARY KEY, v numeric)", "CREATE TABLE t (id integer PRIMARY KEY, v integer)"],
+  ["type", "CREATE TABLE t (id bigint PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY)"],
+  ["type", "CREATE TABLE t (id integer PRIMARY KEY, v timestamp)", "CREATE TABLE t (id integer PRIMARY KEY, v timestamptz)"],
+  ["type", "CREATE TYPE m AS ENUM ('a', 'b'); CREATE TABLE t (id integer PRIMARY KEY, v m)", "CREATE TYPE m AS ENUM ('a'); CREATE TABLE t (id integer PRIMARY KEY, v m)"],
+  ["generated-column", "CREATE TABLE t (id integer PRIMARY KEY, v integer)", "CREATE TABLE t (id integer PRIMARY KEY, v integer GENERATED ALWAYS AS (id) STORED)"],
+  ["identity-always", "CREATE TABLE t (id integer PRIMARY KEY, v integer)", "CREATE TABLE t (id integer PRIMARY KEY, v integer GENERATED ALWAYS AS IDENTITY)"],
+  ["trigger-fires", "CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f(); ALTER TABLE t ENABLE ALWAYS TRIGGER g"],
+  ["filter-identity", "CREATE TABLE t (id integer PRIMARY KEY, v text)", "CREATE TABLE t (id integer PRIMARY KEY, v text)", { classes: [{ name: "t", source: "public.t", where: "v = 'x'" }] }],
+  ["unknown-column", "CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY)", { classes: [{ name: "t", source: "public.t", sensitive: ["nope"] }] }],
+  ["shared-target", "CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY)", { classes: [{ name: "a", source: "public.t" }, { name: "b", source: "public.t" }] }],
+  ["partition-identity", "CREATE TABLE t (id integer) PARTITION BY RANGE (id); CREATE TABLE t1 PARTITION OF t DEFAULT; ALTER TABLE ONLY t REPLICA IDENTITY FULL", "CREATE TABLE t (id integer)"],
+];
+
+describe("faults", () => {
+  for (const [name, onSource, onTarget, config] of FAULTS) {
+    test(`${name}: ${onSource.slice(0, 60)}`, async (context) => {
+      const pair = await fresh(context);
+      await on(pair.source, onSource);
+      await on(pair.target, onTarget);
+      const { findings } = await check(pair.source, pair.target, config);
+      const found = findings.find((finding) => finding.check === name);
+      expect(found, JSON.stringify(findings, null, 1)).toMatchObject({ severity: "error" });
+      expect(found!.mend.length).toBeGreaterThan(5);
+      await pair.drop();
+    });
+  }
+
+  test("all of them at once", async (context) => {
+    const pair = await fresh(context);
+    await on(pair.source, "CREATE TABLE a (id integer); CREATE TABLE b (id integer PRIMARY KEY, v numeric); CREATE UNLOGGED TABLE c (id integer PRIMARY KEY)");
+    await on(pair.target, "CREATE TABLE b (id integer PRIMARY KEY, v integer); CREATE TABLE c (id integer PRIMARY KEY)");
+    const { findings } = await check(pair.source, pair.target);
+    expect(new Set(findings.map((finding) => finding.check))).toEqual(expect.objectContaining(new Set()));
+    for (const name of ["missing-table", "type", "persistence"]) expect(findings.map((finding) => finding.check)).toContain(name);
+    await pair.drop();
+  });
+});
+
+test("roles with the printed grants and nothing else can mirror", { timeout: 120_000 }, async (context) => {
+  const pair = await fresh(context);
+  const role = `mover_${randomBytes(4).toString("hex")}`;
+  const schema = "CREATE TABLE parent (id integer PRIMARY KEY); CREATE TABLE child (id integer PRIMARY KEY, p integer REFERENCES parent, v text)";
+  for (const url of [pair.source, pair.target]) await on(url, `${schema}; CREATE ROLE ${role} LOGIN PASSWORD 'pw'; REVOKE TEMPORARY ON DATABASE "${new URL(url).pathname.slice(1)}" FROM PUBLIC`);
+  const as = (url: string): string => Object.assign(new URL(url), { username: role, password: "pw" }).toString();
+  const [source, target] = [as(pair.source), as(pair.target)];
+
+  const before = await check(source, target);
+  for (const name of ["replication-role", "grant-select", "grant-write", "grant-create", "replica-role", "publish"]) expect(before.findings.map((finding) => finding.check)).toContain(name);
+  await on(pair.source, `${before.grants.source.join("\n")}\n; ALTER TABLE parent OWNER TO ${role}; ALTER TABLE child OWNER TO ${role}`);
+  await on(pair.target, before.grants.target.join("\n"));
+  const after = await check(source, target);
+  expect(after.findings.filter((finding) => finding.severity === "error")).toEqual([]);
+  expect(after.findings.map((finding) => finding.check)).not.toContain("origins");
+
+  const admin = pair.drop;
+  {
+    await using mirror = await TestMirror.make({ source, target, drop: () => Promise.resolve() }, "SELECT 1", "INSERT INTO parent SELECT generate_series(1, 50); INSERT INTO child SELECT g, g, 'v' FROM generate_series(1, 50) AS g");
+    await mirror.start();
+    await mirror.streaming();
+    await mirror.apply("INSERT INTO child VALUES (100, 1, 'x'); UPDATE child SET v = 'y' WHERE id < 10; DELETE FROM child WHERE id = 20", "BEGIN; TRUNCATE child; INSERT INTO child VALUES (1, 1, 'after'); COMMIT");
+    expect(await mirror.differences("parent", "child")).toEqual([]);
+  }
+  await admin();
+});
