@@ -21,7 +21,7 @@ export type Predicate =
 
 /**
  * How a column is compared. `text`: the engine's text, bytewise on UTF-8. `char`: the same without the trailing blanks
- * that blank-padded types carry in the log and lose in SQL. `number`: exact decimals. `uuid`: without regard to case.
+ * that blank-padded types carry in the log and lose in SQL. `number`: exact decimals. `uuid`: as text, for literals in the engine's form.
  */
 export type WhereType = "text" | "char" | "number" | "boolean" | "uuid";
 
@@ -296,11 +296,7 @@ function orderOf(column: string, type: WhereType, literal: Literal): Order {
       const order = bytewise(text);
       return (value) => order(value.replace(/ +$/, ""));
     }
-    case "uuid": {
-      needs(kind === "text" && UUID.test(text), "'xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx'");
-      const order = bytewise(text.toLowerCase());
-      return (value) => order(value.toLowerCase());
-    }
+    case "uuid": return needs(kind === "text" && UUID.test(text), "'xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx' in lower case, as the engine writes it"), bytewise(text);
     case "boolean": return needs(kind === "boolean", "true or false"), (value) => Number(booleanOf(column, value)) - Number(text === "true");
     case "number": {
       needs(kind === "number", "a number");
@@ -316,7 +312,7 @@ function orderOf(column: string, type: WhereType, literal: Literal): Order {
   }
 }
 
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 function bytewise(literal: string): Order {
   const right = Buffer.from(literal);

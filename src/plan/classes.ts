@@ -1,7 +1,7 @@
 /** From configuration and both catalogues to the classes that are mirrored, with every fault on the way. */
 import type { ClassConfig, ColumnRule, Config } from "../config/index.ts";
 import {
-  findTable, tableKey, whereColumns,
+  compileWhere, findTable, isDualrunError, tableKey, whereColumns, whereTypeOf,
   type Catalogue, type ColumnFacts, type Finding, type MappedColumn, type RecordClass, type TableFacts, type TableName, type UniqueKeyFacts,
 } from "../core/index.ts";
 
@@ -18,13 +18,14 @@ const table = (name: TableName): string => `${ident(name.schema)}.${ident(name.n
 export function resolveClasses(config: Config, source: Catalogue, target: Catalogue): Resolution {
   const findings: Finding[] = [];
   const classes: RecordClass[] = [];
-  for (const wanted of wantedClasses(config, source)) {
+  const chosen = wantedClasses(config, source);
+  for (const wanted of chosen) {
     const resolver = new ClassResolver(wanted, source, target);
     const cls = resolver.resolve();
     findings.push(...resolver.findings);
     if (cls !== null) classes.push(cls);
   }
-  findings.push(...sharedTargets(classes));
+  findings.push(...sharedTargets(chosen));
   if (classes.length === 0 && findings.length === 0) {
     findings.push({ severity: "error", check: "no-classes", side: "configuration", subject: null, what: "no table of the source is selected", mend: "widen `include`, or list `classes`" });
   }
@@ -46,7 +47,7 @@ function isMirrorable(facts: TableFacts): boolean {
   return (facts.kind === "table" || facts.kind === "partitioned") && facts.table.schema !== OWN_SCHEMA && facts.persistence !== "temporary";
 }
 
-function sharedTargets(classes: readonly RecordClass[]): Finding[] {
+function sharedTargets(classes: readonly ClassConfig[]): Finding[] {
   const seen = new Map<string, string>();
   return classes.flatMap((cls): Finding[] => {
     const key = tableKey(cls.target);
@@ -88,12 +89,16 @@ class ClassResolver {
     this.findings.push({ severity: "error", check, side, subject: this.wanted.name, what, mend });
   }
 
+  /** The source's table under the class's rules; generated columns are the operator's to define. */
   private createTable(): string {
     if (this.from === undefined) return "create the table on the target";
-    const columns = this.from.columns.map((column) => `${ident(column.name)} ${column.type}${column.notNull ? " NOT NULL" : ""}`);
-    const primary = this.from.uniqueKeys.find((key) => key.primary);
-    if (primary !== undefined) columns.push(`PRIMARY KEY (${primary.columns.map(ident).join(", ")})`);
-    return `CREATE TABLE ${table(this.wanted.target)} (${columns.join(", ")});`;
+    const renamed = new Map([...this.wanted.columns].flatMap(([name, rule]) => (rule.kind === "take" && rule.from !== null ? [[rule.from, name] as const] : [])));
+    const copied = this.from.columns.filter((column) => column.generated === null && !this.isDropped(column.name));
+    const names = new Map(copied.map((column) => [column.name, ident(renamed.get(column.name) ?? column.name)]));
+    const parts = copied.map((column) => `${names.get(column.name)!} ${column.type}${column.notNull ? " NOT NULL" : ""}`);
+    const primary = this.from.uniqueKeys.find((key) => key.primary)?.columns;
+    if (primary !== undefined && primary.every((name) => names.has(name))) parts.push(`PRIMARY KEY (${primary.map((name) => names.get(name)!).join(", ")})`);
+    return `CREATE TABLE ${table(this.wanted.target)} (${parts.join(", ")});`;
   }
 
   // ------------------------------------------------------------ columns
@@ -113,6 +118,23 @@ class ClassResolver {
       if (!onTarget.has(column)) this.fault("unknown-column", "configuration", `"${column}" is not a column of the target table`, "correct the class");
     }
     for (const [name, rule] of wanted.columns) this.checkRule(name, rule, onSource, onTarget);
+    this.checkWhere(from);
+  }
+
+  private checkWhere(from: TableFacts): void {
+    const { where } = this.wanted;
+    if (where === null) return;
+    const named = from.columns.filter((column) => whereColumns(where).includes(column.name));
+    for (const column of named) {
+      if (column.generated !== null) this.fault("generated-column", "source", `\`where\` names "${column.name}", which is generated on the source: the log does not carry it`, "name the columns that it is generated from");
+    }
+    const types = new Map(named.map((column) => [column.name, whereTypeOf(column)]));
+    try {
+      compileWhere(where, (column) => types.get(column) ?? "text");
+    } catch (error) {
+      if (!isDualrunError(error)) throw error;
+      if (whereColumns(where).every((column) => types.has(column))) this.fault("where-type", "configuration", `\`where\`: ${error.message}`, "correct the literal in `where`");
+    }
   }
 
   private checkRule(name: string, rule: ColumnRule, onSource: ReadonlySet<string>, onTarget: ReadonlySet<string>): void {
@@ -128,7 +150,10 @@ class ClassResolver {
     const mapped = to.columns.flatMap((column): MappedColumn[] => {
       const rule = this.wanted.columns.get(column.name);
       if (column.generated !== null) return this.generated(column, from, rule, used);
-      if (rule?.kind === "constant") return [{ target: column.name, from: null, map: null, constant: rule.value }];
+      if (rule?.kind === "constant") {
+        if (rule.value === null && column.notNull) this.unfilled(column);
+        return [{ target: column.name, from: null, map: null, constant: rule.value }];
+      }
       const origin = from.columns.find((facts) => facts.name === (rule?.kind === "take" ? rule.from ?? column.name : column.name));
       if (origin === undefined || this.isDropped(origin.name)) {
         this.unfilled(column);
@@ -138,6 +163,7 @@ class ClassResolver {
       return this.taken(column, origin, rule);
     });
     for (const column of from.columns) this.checkUnused(column, used);
+    if (mapped.length === 0) this.fault("no-columns", "configuration", `no column of ${tableKey(to.table)} is filled`, "correct `columns`, or make the target table's columns");
     return mapped;
   }
 
@@ -149,7 +175,7 @@ class ClassResolver {
     const same = from.columns.find((facts) => facts.name === column.name);
     if (same !== undefined) used.add(same.name);
     if (rule !== undefined && rule.kind !== "drop") this.fault("generated-column", "target", `column "${column.name}" is generated on the target and cannot be written`, `remove the rule, or ALTER TABLE ${table(this.wanted.target)} ALTER COLUMN ${ident(column.name)} DROP EXPRESSION;`);
-    else if (same !== undefined && same.generated === null) this.fault("generated-column", "target", `column "${column.name}" is generated on the target and plain on the source`, `ALTER TABLE ${table(this.wanted.target)} ALTER COLUMN ${ident(column.name)} DROP EXPRESSION;`);
+    else if (same !== undefined && same.generated === null && rule === undefined) this.fault("generated-column", "target", `column "${column.name}" is generated on the target and plain on the source`, `ALTER TABLE ${table(this.wanted.target)} ALTER COLUMN ${ident(column.name)} DROP EXPRESSION; or \`${column.name}: { drop: true }\` in \`columns\``);
     return [];
   }
 
@@ -162,11 +188,25 @@ class ClassResolver {
     if (map !== null && origin.typeKind !== "enum" && !/^(text|varchar|bpchar|citext|name|char)$/.test(origin.baseTypeName)) {
       this.fault("map-type", "configuration", `\`map\` of "${column.name}" needs text or an enumeration, the source has ${origin.type}`, "remove `map`");
     }
+    if (map !== null) this.checkMap(column.name, origin, map);
     return [{ target: column.name, from: origin.name, map, constant: null }];
   }
 
+  private checkMap(column: string, origin: ColumnFacts, map: ReadonlyMap<string, string>): void {
+    const width = origin.baseTypeName === "bpchar" ? Number(/\((\d+)\)/.exec(origin.type)?.[1] ?? 1) : null;
+    const short = width === null ? [] : [...map.keys()].filter((value) => [...value].length !== width || value.endsWith(" "));
+    if (short.length > 0) {
+      this.fault("map-type", "configuration", `\`map\` of "${column}": ${origin.type} pads with blanks, so that only values of ${width} characters can be mapped`, `ALTER TABLE ${table(this.wanted.source)} ALTER COLUMN ${ident(origin.name)} TYPE varchar(${width});`);
+    }
+    const missing = (origin.enumLabels ?? []).filter((label) => !map.has(label));
+    if (missing.length > 0) {
+      this.findings.push({ severity: "warning", check: "map-incomplete", side: "configuration", subject: this.wanted.name, what: `\`map\` of "${column}" does not know ${missing.join(", ")}: such a value halts the mirror`, mend: "extend `map`" });
+    }
+  }
+
   private unfilled(column: ColumnFacts): void {
-    if (column.hasDefault || column.identity !== null || !column.notNull) {
+    const rule = this.wanted.columns.get(column.name);
+    if (rule?.kind !== "constant" && (column.hasDefault || column.identity !== null || !column.notNull)) {
       this.findings.push({ severity: "warning", check: "unfilled-column", side: "target", subject: this.wanted.name, what: `column "${column.name}" of the target is not filled by the mirror`, mend: "give it a `from` or a `default` in `columns`, if it should be" });
       return;
     }
@@ -174,7 +214,11 @@ class ClassResolver {
   }
 
   private checkUnused(column: ColumnFacts, used: ReadonlySet<string>): void {
-    if (used.has(column.name) || this.isDropped(column.name) || column.generated !== null) return;
+    if (used.has(column.name) || this.isDropped(column.name)) return;
+    if (column.generated !== null) {
+      this.findings.push({ severity: "warning", check: "generated-column", side: "source", subject: this.wanted.name, what: `column "${column.name}" is generated on the source and does not exist on the target`, mend: `add it there as a generated column, or \`${column.name}: { drop: true }\` in \`columns\`` });
+      return;
+    }
     this.fault("missing-column", "target", `column "${column.name}" of the source has no column on the target`, `ALTER TABLE ${table(this.wanted.target)} ADD COLUMN ${ident(column.name)} ${column.type}; or \`${column.name}: { drop: true }\` in \`columns\``);
   }
 
@@ -186,12 +230,12 @@ class ClassResolver {
     if (this.wanted.where !== null && !full) this.fault("filter-identity", "source", "a filtered class needs full before images", `ALTER TABLE ${table(from.table)} REPLICA IDENTITY FULL;`);
     const chosen = identity(from);
     if (chosen === null) {
-      this.fault("no-identity", "source", `updates and deletes of ${tableKey(from.table)} cannot be told apart: it has no usable replica identity`, `ALTER TABLE ${table(from.table)} REPLICA IDENTITY FULL; or add a primary key`);
+      this.fault("no-identity", "source", `updates and deletes of ${tableKey(from.table)} cannot be told apart: it has no usable replica identity`, mendIdentity(from));
       return null;
     }
     const key: string[] = [];
     for (const name of chosen) {
-      const column = columns.find((mapped) => mapped.from === name);
+      const column = columns.find((mapped) => mapped.from === name && mapped.map === null) ?? columns.find((mapped) => mapped.from === name);
       if (column === undefined) this.fault("key-column", "configuration", `key column "${name}" is not copied`, "copy it, or choose another replica identity");
       else if (column.map !== null) this.fault("key-column", "configuration", `key column "${name}" has a \`map\``, "remove `map`: a key must arrive as it is");
       else key.push(column.target);
@@ -211,6 +255,12 @@ function identity(from: TableFacts): readonly string[] | null {
   if (kind === "index") return from.uniqueKeys.find((key) => key.name === index)?.columns ?? null;
   if (kind === "nothing") return null;
   return (primary ?? from.uniqueKeys.find((key) => isUsable(key) && key.allNotNull))?.columns ?? [];
+}
+
+function mendIdentity(from: TableFacts): string {
+  const unique = from.uniqueKeys.find((key) => isUsable(key) && key.allNotNull);
+  const index = unique === undefined ? "" : `ALTER TABLE ${table(from.table)} REPLICA IDENTITY USING INDEX ${ident(unique.name)}; or `;
+  return `${index}ALTER TABLE ${table(from.table)} REPLICA IDENTITY FULL; or add a primary key`;
 }
 
 function isUsable(key: UniqueKeyFacts): boolean {

@@ -111,7 +111,7 @@ describe("compileWhere", () => {
   it("compares booleans and uuids", () => {
     expect(decide("a = true", { a: "t" }, "boolean")).toBe(true);
     expect(decide("a < true", { a: "f" }, "boolean")).toBe(true);
-    expect(decide("a = '0198F0A4-0000-7000-8000-00000000000A'", { a: "0198f0a4-0000-7000-8000-00000000000a" }, "uuid")).toBe(true);
+    expect(decide("a = '0198f0a4-0000-7000-8000-00000000000a'", { a: "0198f0a4-0000-7000-8000-00000000000a" }, "uuid")).toBe(true);
   });
 
   it.each([
@@ -120,6 +120,7 @@ describe("compileWhere", () => {
     ["a in (1, 'x')", "number", "found 'x'; allowed: a number"],
     ["a = 'true'", "boolean", "allowed: true or false"],
     ["a = 'nonsense'", "uuid", "allowed: 'xxxxxxxx-"],
+    ["a = '0198F0A4-0000-7000-8000-00000000000A'", "uuid", "in lower case"],
     ["not (b is null or a = true)", "text", 'column "a" is compared as text: found true'],
   ] as const)("refuses %j on %s", (text, type, expected) => {
     expect(messageOf(() => compileWhere(parseWhere(text), () => type))).toContain(expected);
