@@ -9,7 +9,7 @@ import {
   type AgreedClass, type Agreement, type ChangeStream, type Checkpoint, type Chunk, type ChunkMark, type Position, type RecordClass,
   type Snapshot, type Source, type StreamTable, type Target,
 } from "../core/index.ts";
-import { Pipeline, compileMapping, type AppliedBatch, type Mapping, type SchemaHalt } from "../pipeline/index.ts";
+import { Pipeline, compileMapping, type AppliedBatch, type Hold, type Mapping, type SchemaHalt } from "../pipeline/index.ts";
 import { copyChunks, type SnapshotMeter } from "../snapshot/index.ts";
 import type { MirrorFigures } from "./figures.ts";
 
@@ -241,12 +241,22 @@ export class MirrorSession {
 
   private async copyAtNewSnapshot(pipeline: Pipeline): Promise<void> {
     const { source, target, settings } = this.options;
-    await using snapshot = await source.openSnapshot(this.recordClasses(), "more", settings.snapshot.parallel);
-    const reached = pipeline.holdAt(snapshot.position);
-    await source.mark(`snapshot ${randomUUID()}`);
+    const ceiling = await this.holdWithMark(pipeline, null);
+    let reached: Promise<Hold>;
+    let snapshot: Snapshot;
+    try {
+      snapshot = await source.openSnapshot(this.recordClasses(), "more", settings.snapshot.parallel);
+      reached = this.holdWithMark(pipeline, snapshot.position);
+    } finally {
+      ceiling.release();
+    }
+    await using _ = snapshot;
     const hold = await reached;
     try {
       this.held = hold.checkpoint;
+      if (hold.checkpoint.position !== snapshot.position) {
+        throw new DualrunError("DR9001", `the stream stands at ${hold.checkpoint.position}, the snapshot at ${snapshot.position}`, { where: "snapshot" });
+      }
       for (const name of this.afresh) {
         const { cls } = this.classes.get(name)!;
         await target.resetClass(cls, this.held, await snapshot.plan(cls, settings.snapshot.chunkRows));
@@ -258,6 +268,13 @@ export class MirrorSession {
     } finally {
       hold.release();
     }
+  }
+
+  /** The barrier is set before the mark is written, so that the stream comes to it however idle the source is. */
+  private async holdWithMark(pipeline: Pipeline, position: Position | null): Promise<Hold> {
+    const reached = pipeline.holdAt(position);
+    await this.options.source.mark(`hold ${randomUUID()}`);
+    return reached;
   }
 
   /** Until the mirror has passed a mark that was set now: the snapshot that follows is then held open as briefly as can be. */
@@ -301,8 +318,7 @@ export class MirrorSession {
   private async watchLayouts(pipeline: Pipeline): Promise<void> {
     const difference = await this.layoutDifference(this.options.agreement);
     if (difference === null) return;
-    const reached = pipeline.holdAt(await this.options.source.mark(`schema ${randomUUID()}`));
-    const hold = await reached;
+    const hold = await this.holdWithMark(pipeline, await this.options.source.head());
     this.failure = difference;
     this.abort.abort(difference);
     hold.release();

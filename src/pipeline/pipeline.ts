@@ -74,7 +74,8 @@ export interface Hold {
 }
 
 interface Barrier {
-  readonly position: Position;
+  /** null: wherever the pipeline comes to a transaction's end next. */
+  readonly position: Position | null;
   readonly reached: (hold: Hold) => void;
   readonly failed: (error: unknown) => void;
 }
@@ -146,8 +147,11 @@ export class Pipeline {
     if (!this.inTransaction) this.options.abort();
   }
 
-  /** Applies everything up to `position`, and nothing beyond it until the hold is released. */
-  holdAt(position: Position): Promise<Hold> {
+  /**
+   * Applies everything up to `position`, and nothing beyond it until the hold is released. Without a position it holds
+   * at the next transaction's end: the way to make sure that a later position has not been passed yet.
+   */
+  holdAt(position: Position | null): Promise<Hold> {
     return new Promise((reached, failed) => (this.barrier = { position, reached, failed }));
   }
 
@@ -192,7 +196,7 @@ export class Pipeline {
       if (!this.pastCheckpoint) this.skipping = this.isBefore(commitStart, this.checkpoint.position!);
       this.pastCheckpoint = !this.skipping;
       if (haltBefore !== null && !this.isBefore(commitStart, haltBefore.position)) await this.halt(haltBefore.change, haltBefore.position);
-      if (this.barrier !== null && !this.isBefore(commitStart, this.barrier.position)) await this.reach(this.barrier);
+      await this.holdFrom(commitStart);
     }
     this.inTransaction = true;
     this.rowsOfTransaction = 0;
@@ -212,7 +216,7 @@ export class Pipeline {
     filling.position = block.position(entry);
     filling.lastCommitAt = block.committedAt(entry);
     filling.firstCommitAt ??= filling.lastCommitAt;
-    if (this.barrier !== null && !this.isBefore(filling.position, this.barrier.position)) await this.reach(this.barrier);
+    if (this.barrier !== null) await this.holdFrom(filling.position);
     else if (filling.rows >= this.options.batchRows) this.handOver();
   }
 
@@ -235,7 +239,7 @@ export class Pipeline {
   private async idle(position: Position): Promise<void> {
     const stored = this.filling.position ?? this.checkpoint.position;
     if (stored === null || this.isBefore(stored, position)) this.filling.position = position;
-    if (this.barrier !== null && !this.isBefore(position, this.barrier.position)) await this.reach(this.barrier);
+    await this.holdFrom(position);
   }
 
   private async schemaChange(change: SchemaChange): Promise<void> {
@@ -322,10 +326,15 @@ export class Pipeline {
     await this.settle();
   }
 
+  /** Holds while a barrier stands at or before `position`; one hold can be followed by the next. */
+  private async holdFrom(position: Position): Promise<void> {
+    while (this.barrier !== null && (this.barrier.position === null || !this.isBefore(position, this.barrier.position))) await this.reach(this.barrier);
+  }
+
   private async reach(barrier: Barrier): Promise<void> {
     this.barrier = null;
     const stored = this.filling.position ?? this.checkpoint.position;
-    if (stored === null || this.isBefore(stored, barrier.position)) this.filling.position = barrier.position;
+    if (barrier.position !== null && (stored === null || this.isBefore(stored, barrier.position))) this.filling.position = barrier.position;
     await this.drain();
     await new Promise<void>((release) => barrier.reached({ checkpoint: this.checkpoint, release }));
   }
