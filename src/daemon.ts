@@ -3,12 +3,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { engineOf } from "../connectors/registry.ts";
 import { inertSections, type Config } from "./config/index.ts";
 import {
-  DualrunError, asDualrunError, isDualrunError, streamFormat, tableKey,
-  type Agreement, type AuditEntry, type Checkpoint, type Chunk, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
+  CopyAfresh, DualrunError, asDualrunError, isDualrunError, streamFormat, tableKey,
+  type Agreement, type AuditEntry, type Checkpoint, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
   type Phase, type RecordClass, type Source, type StatusDocument, type Target,
 } from "./core/index.ts";
 import { startHttp } from "./http/index.ts";
-import { MirrorFigures, MirrorSession, type MirrorEvents } from "./mirror/index.ts";
+import { MirrorFigures, MirrorSession, wholeClass, type MirrorEvents } from "./mirror/index.ts";
 import { SchemaHaltSignal, type AppliedBatch, type SchemaHalt } from "./pipeline/index.ts";
 import { agree } from "./plan/index.ts";
 import { SnapshotMeter } from "./snapshot/index.ts";
@@ -254,6 +254,7 @@ class Daemon implements RunningDaemon, DaemonControl {
 
   /** Decides between once more, a halt and the end; returns the error to end with. */
   private async afterFailure(error: unknown, wait: number): Promise<DualrunError | null> {
+    if (error instanceof CopyAfresh) return null;
     if (error instanceof SchemaHaltSignal) {
       this.haltBefore = error;
       return null;
@@ -505,10 +506,6 @@ class Daemon implements RunningDaemon, DaemonControl {
 const isoOrNull = (at: number | null): string | null => (at === null ? null : new Date(at).toISOString());
 
 const bracketed = (host: string): string => (host.includes(":") ? `[${host}]` : host);
-
-function wholeClass(cls: RecordClass): Chunk {
-  return { className: cls.name, ordinal: 0, lower: null, upper: null, resumable: cls.key.length > 0, estimatedRows: 0, estimatedBytes: 0 };
-}
 
 /** Tables that the configuration selects today and that are not mirrored yet. */
 function unmirrored(present: Agreement, agreed: Agreement): string[] {

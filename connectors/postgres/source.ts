@@ -106,10 +106,11 @@ export class PostgresSource implements Source {
   }
 
   async layouts(tables: readonly TableName[]): Promise<Map<string, TableLayout>> {
-    const { rows } = await this.client.query<{ table: string; columns: { name: string; type: string; modifier: number }[] | null; facts: string[] }>(LAYOUTS, [
-      tables.map((table) => table.schema), tables.map((table) => table.name),
+    const { rows } = await this.client.query<{ table: string; columns: { name: string; type: string; modifier: number }[] | null; facts: string[]; streamed: boolean }>(LAYOUTS, [
+      tables.map((table) => table.schema), tables.map((table) => table.name), this.name,
     ]);
-    return new Map(rows.map(({ table, columns, facts }) => [table, {
+    return new Map(rows.map(({ table, columns, facts, streamed }) => [table, {
+      streamed,
       columns: (columns ?? []).map(({ name, type, modifier }) => columnLine(name, Number(type), modifier)),
       facts,
     }]));
@@ -243,9 +244,10 @@ const LAYOUTS = `
     (SELECT json_agg(json_build_object('name', a.attname, 'type', a.atttypid::text, 'modifier', a.atttypmod) ORDER BY a.attnum)
      FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') AS columns,
     array_cat(
-      ARRAY['replica identity ' || c.relreplident::text],
+      ARRAY['replica identity ' || c.relreplident::text, 'relation ' || c.oid::text],
       ARRAY(SELECT 'partition ' || t.relid::regclass::text || ' in file ' || pg_relation_filenode(t.relid)::text
-            FROM pg_partition_tree(c.oid) AS t WHERE c.relkind = 'p' AND t.isleaf AND t.relid <> c.oid ORDER BY 1)) AS facts
+            FROM pg_partition_tree(c.oid) AS t WHERE c.relkind = 'p' AND t.isleaf AND t.relid <> c.oid ORDER BY 1)) AS facts,
+    EXISTS (SELECT 1 FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = $3 AND r.prrelid = c.oid) AS streamed
   FROM unnest($1::text[], $2::text[]) AS wanted (schema, name)
   JOIN pg_namespace AS n ON n.nspname = wanted.schema
   JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name`;

@@ -9,7 +9,7 @@
 import { createHash } from "node:crypto";
 import type pg from "pg";
 import {
-  DualrunError, OP,
+  CopyAfresh, DualrunError, OP,
   type ClassBatch, type ClassChanges, type Conflict, type RecordClass, type ValueFormat, type WriteOptions, type WriteResult,
 } from "../../src/core/index.ts";
 import { sqlState } from "./connection.ts";
@@ -117,7 +117,7 @@ export async function writeBatch(session: WriterSession, classes: readonly Class
     let current: RecordClass | null = null;
     await session.client.query("SAVEPOINT dualrun_write");
     try {
-      const result = { conflicts: [] as Conflict[], ordered: [...careful], unrebuildable: [] as string[] };
+      const result = { conflicts: [] as Conflict[], ordered: [...careful] };
       for (const { cls, changes } of classes) {
         current = cls;
         await new ClassWriter(session, await session.describe(cls), cls, changes, format, options, result).write(careful.has(cls.name));
@@ -135,7 +135,6 @@ export async function writeBatch(session: WriterSession, classes: readonly Class
 
 interface MutableResult {
   readonly conflicts: Conflict[];
-  readonly unrebuildable: string[];
 }
 
 class ClassWriter {
@@ -282,7 +281,7 @@ class ClassWriter {
 
   private async updateFoundNone(row: number, partial: boolean, moves: boolean): Promise<void> {
     if (this.tolerant) {
-      if (partial && moves) this.result.unrebuildable.push(this.cls.name);
+      if (partial && moves) throw new CopyAfresh(this.cls.name);
       return;
     }
     this.conflict("update-found-none", this.hashOf(row));

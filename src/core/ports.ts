@@ -88,6 +88,8 @@ export interface TableLayout {
   readonly columns: readonly string[];
   /** Other facts that the mirror relies upon, one per line. */
   readonly facts: readonly string[];
+  /** The table's changes are in the stream; not part of what is agreed upon. */
+  readonly streamed?: boolean;
 }
 
 export interface StreamHealth {
@@ -176,8 +178,16 @@ export interface WriteResult {
   readonly conflicts: readonly Conflict[];
   /** Classes whose rows were written one by one in log order. */
   readonly ordered: readonly string[];
-  /** Classes with a row that is missing on the target and cannot be rebuilt; only in tolerant writes. */
-  readonly unrebuildable: readonly string[];
+}
+
+/** A class whose copy is not complete lacks a row that the log does not carry whole: it has to be copied from the beginning. */
+export class CopyAfresh extends Error {
+  readonly className: string;
+
+  constructor(className: string) {
+    super(`class ${className} has to be copied from the beginning`);
+    this.className = className;
+  }
 }
 
 export interface WriteOptions {

@@ -5,7 +5,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
-  DualrunError, streamFormat, tableKey,
+  CopyAfresh, DualrunError, streamFormat, tableKey,
   type AgreedClass, type Agreement, type ChangeStream, type Checkpoint, type Chunk, type ChunkMark, type Position, type RecordClass,
   type Snapshot, type Source, type StreamTable, type Target,
 } from "../core/index.ts";
@@ -171,6 +171,9 @@ export class MirrorSession {
     ]);
     try {
       await pipeline.run();
+    } catch (error) {
+      if (error instanceof CopyAfresh) await this.forgetCopy(error.className, pipeline.current);
+      throw error;
     } finally {
       this.abort.abort(new Error("the pipeline has ended"));
       await beside;
@@ -179,6 +182,13 @@ export class MirrorSession {
       this.changes = null;
     }
     if (this.failure !== null) throw this.failure;
+  }
+
+  /** The class is emptied and its copy begins again, which the next session does. */
+  private async forgetCopy(className: string, held: Checkpoint): Promise<void> {
+    const { cls } = this.classes.get(className)!;
+    this.options.events.warn("a class is copied from the beginning: a row that had moved while the copy was interrupted is not in the log as a whole", { class: className });
+    await this.options.target.resetClass(cls, held, [wholeClass(cls)]);
   }
 
   /** Work beside the pipeline: its failure ends the session. */
@@ -207,7 +217,6 @@ export class MirrorSession {
   }
 
   private applied(batch: AppliedBatch): void {
-    for (const name of batch.result.unrebuildable) this.afresh.add(name);
     this.options.figures.applied(batch);
     this.options.events.applied(batch);
   }
@@ -217,6 +226,8 @@ export class MirrorSession {
   private async undoneClasses(): Promise<ReadonlySet<string>> {
     const marks = await this.options.target.chunks(this.held.stream);
     this.options.meter.begin(marks);
+    this.tolerant.clear();
+    this.afresh.clear();
     for (const mark of marks) {
       if (mark.done || !this.classes.has(mark.className)) continue;
       this.tolerant.add(mark.className);
@@ -261,10 +272,9 @@ export class MirrorSession {
         const { cls } = this.classes.get(name)!;
         await target.resetClass(cls, this.held, await snapshot.plan(cls, settings.snapshot.chunkRows));
       }
-      this.afresh.clear();
-      if (!(await this.copy(snapshot, await target.chunks(this.held.stream), true))) return void (await this.undoneClasses());
-      this.tolerant.clear();
-      for (const mapping of this.mappings) mapping.skipped = false;
+      await this.copy(snapshot, await target.chunks(this.held.stream), true);
+      await this.undoneClasses();
+      for (const mapping of this.mappings) mapping.skipped = this.passesBy(mapping.plan.cls.name);
     } finally {
       hold.release();
     }
@@ -330,6 +340,7 @@ export class MirrorSession {
     const details = [...agreement.layouts].flatMap(([table, agreed]) => {
       const present = found.get(table);
       const differences = present === undefined ? ["the table is gone"] : source.layoutDifferences(agreed, present);
+      if (present?.streamed === false) differences.push("its changes are no longer in the stream");
       return differences.map((difference) => `${table}: ${difference}`);
     });
     return details.length === 0 ? null : new DualrunError("DR5001", "a mapped table has changed on the source", { where: "source", details });
@@ -344,3 +355,7 @@ export class MirrorSession {
   }
 }
 
+/** A copy that has not begun: what it consists of is decided when its snapshot is open. */
+export function wholeClass(cls: RecordClass): Chunk {
+  return { className: cls.name, ordinal: 0, lower: null, upper: null, resumable: cls.key.length > 0, estimatedRows: 0, estimatedBytes: 0 };
+}

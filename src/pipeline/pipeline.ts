@@ -350,6 +350,7 @@ export class Pipeline {
     failpoint("apply.after-write");
     this.pieces.push({
       rows: batch.rows,
+      transactions: batch.transactions,
       seconds: (performance.now() - started) / 1000,
       operations: new Map(classes.map(({ cls, changes }) => [cls.name, { ...changes.operations }])),
       result,
@@ -377,7 +378,7 @@ export class Pipeline {
     this.truncated = [];
     this.options.onApplied({
       position: batch.position!,
-      transactions: batch.transactions,
+      transactions: pieces.reduce((sum, piece) => sum + piece.transactions, batch.rows > 0 ? 0 : batch.transactions),
       rows: pieces.reduce((sum, piece) => sum + piece.rows, 0),
       seconds: pieces.reduce((sum, piece) => sum + piece.seconds, commitSeconds),
       firstCommitAt: batch.firstCommitAt,
@@ -387,7 +388,6 @@ export class Pipeline {
       result: {
         conflicts: pieces.flatMap((piece) => piece.result.conflicts),
         ordered: pieces.flatMap((piece) => piece.result.ordered),
-        unrebuildable: pieces.flatMap((piece) => piece.result.unrebuildable),
       },
     });
   }
@@ -419,6 +419,8 @@ export class Pipeline {
 
 interface Piece {
   readonly rows: number;
+  /** Whole transactions in it. */
+  readonly transactions: number;
   readonly seconds: number;
   readonly operations: AppliedBatch["operations"];
   readonly result: WriteResult;
