@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 /** The command line: one file per command under commands/, loaded when it is called. */
 import { Command, CommanderError } from "commander";
-import { DualrunError } from "./core/index.ts";
+import { DualrunError, EXIT } from "./core/index.ts";
 import { LATER, notYet } from "./commands/later.ts";
 import { fail } from "./commands/shared.ts";
 
 const program = new Command("dualrun")
   .description("Mirrors a database to its successor exactly once, proves that both sides agree, takes the business across and back.")
-  .showHelpAfterError("See `dualrun --help`.")
+  .configureOutput({ outputError: () => undefined }) // said once, below, with its code
   .exitOverride();
 
 function command(name: string, about: string, example: string): Command {
@@ -24,11 +24,13 @@ command("demo", "two PostgreSQL servers, a live business and the mirror between 
   .option("--port <port>", "port of status page, API and metrics", "7070")
   .option("--rate <transactions>", "transactions per second of the workload", "200")
   .action(async (options) => (await import("./commands/demo.ts")).demo(options));
-command("init", "look at source and target and write a configuration to edit", "dualrun init --source postgres://old/db --target postgres://new/db")
-  .requiredOption("--source <url>", "address of the source")
-  .requiredOption("--target <url>", "address of the target")
+command("init", "look at source and target and write a configuration to edit", "dualrun init --source env:SOURCE_URL --target env:TARGET_URL")
+  .requiredOption("--source <url>", "address of the source, env:NAME or file:PATH")
+  .requiredOption("--target <url>", "address of the target, env:NAME or file:PATH")
   .option("--migration <name>", "names slot and publication", "migration")
   .option("-o, --output <file>", "where to write it", "dualrun.yaml")
+  .option("--tls <mode>", "disable, require, verify-ca or verify-full (default: verify-full, except on loopback)")
+  .option("--ca <file>", "the certificate authority of both servers, PEM")
   .action(async (options) => (await import("./commands/init.ts")).init(options));
 configured("check", "preflight: all faults at once, each with the statement that mends it")
   .action(async (options) => (await import("./commands/check.ts")).check(options));
@@ -60,5 +62,6 @@ try {
 } catch (error) {
   const json = process.argv.includes("--json");
   if (!(error instanceof CommanderError)) fail(error, json);
+  else if (error.code === "commander.help") process.exitCode = EXIT.usage;
   else if (error.exitCode !== 0) fail(new DualrunError("DR1004", error.message.replace(/^error: /, "")), json);
 }

@@ -1,14 +1,14 @@
-import { engineOf } from "../../connectors/registry.ts";
 import { inertSections } from "../config/index.ts";
 import { EXIT, type Finding } from "../core/index.ts";
 import { resolveClasses } from "../plan/index.ts";
+import { connectBoth } from "./connect.ts";
 import { configOf, print, printJson, type CommonOptions } from "./shared.ts";
 
 /** Preflight: every fault at once, each with what mends it, then the least grants. */
 export async function check(options: CommonOptions): Promise<void> {
   const config = await configOf(options);
-  await using source = await engineOf(config.source.engine).connectSource(config.source, config.migration);
-  await using target = await engineOf(config.target.engine).connectTarget(config.target, config.migration);
+  await using sides = await connectBoth(config.source, config.target, config.migration);
+  const { source, target } = sides;
   const [sourceFacts, targetFacts] = await Promise.all([source.inspect(), target.inspect()]);
   const { classes, findings } = resolveClasses(config, sourceFacts, targetFacts);
   const all = [...findings, ...source.preflight(classes, sourceFacts), ...target.preflight(classes, targetFacts, sourceFacts)];

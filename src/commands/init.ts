@@ -1,6 +1,8 @@
-import { writeFile } from "node:fs/promises";
-import { engineOf } from "../../connectors/registry.ts";
-import { DualrunError, findTable, type Catalogue, type Endpoint, type TableFacts } from "../core/index.ts";
+import { readFile, writeFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import { isLoopback, resolveSecret } from "../config/index.ts";
+import { DualrunError, findTable, tableKey, type Catalogue, type TableFacts, type TlsOptions } from "../core/index.ts";
+import { connectBoth, type Side } from "./connect.ts";
 import { print } from "./shared.ts";
 
 export interface InitOptions {
@@ -8,58 +10,108 @@ export interface InitOptions {
   readonly target: string;
   readonly migration: string;
   readonly output: string;
+  readonly tls?: string;
+  readonly ca?: string;
+}
+
+const ENGINES: Readonly<Record<string, string>> = { "postgres:": "postgres", "postgresql:": "postgres", "mysql:": "mysql", "mariadb:": "mariadb" };
+const TLS_MODES: readonly TlsOptions["mode"][] = ["disable", "require", "verify-ca", "verify-full"];
+
+/** One side as the written configuration names it. */
+export interface InitSide {
+  readonly engine: string;
+  readonly reference: string;
+  readonly tls: { readonly mode: TlsOptions["mode"]; readonly ca: string | null };
 }
 
 /** Looks at both sides and writes a configuration to edit; never overwrites one. */
 export async function init(options: InitOptions): Promise<void> {
-  const engine = engineOf("postgres");
-  await using source = await engine.connectSource(endpoint(options.source), options.migration);
-  await using target = await engine.connectTarget(endpoint(options.target), options.migration);
-  const [sourceFacts, targetFacts] = await Promise.all([source.inspect(), target.inspect()]);
+  if (!/^[a-z0-9-]{1,40}$/.test(options.migration)) throw new DualrunError("DR1004", "--migration takes 1 to 40 of a-z, 0-9 and -");
+  const ca = options.ca === undefined ? null : await authority(options.ca);
+  const source = sideOf("source", options, ca);
+  const target = sideOf("target", options, ca);
+  await using sides = await connectBoth(source, target, options.migration);
+  const [sourceFacts, targetFacts] = await Promise.all([sides.source.inspect(), sides.target.inspect()]);
+  const text = initDocument(options.migration, written("source", source, options), written("target", target, options), sourceFacts, targetFacts);
   try {
-    await writeFile(options.output, document(options.migration, sourceFacts, targetFacts), { flag: "wx" });
+    await writeFile(options.output, text, { flag: "wx" });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
     throw new DualrunError("DR1004", `${options.output} exists already`, { next: "Name another file with --output." });
   }
-  print(`wrote ${options.output}; set SOURCE_URL and TARGET_URL, then: dualrun check -c ${options.output}`);
+  const unset = (["source", "target"] as const).filter((side) => !isReference(options[side])).map((side) => `${side.toUpperCase()}_URL`);
+  print(`wrote ${options.output}; ${unset.length === 0 ? "" : `set ${unset.join(" and ")}, `}edit it, then: dualrun check -c ${options.output}`);
 }
 
-function endpoint(url: string): Endpoint {
-  if (!URL.canParse(url)) throw new DualrunError("DR1004", "an address is not a URL like postgres://user@host:5432/database");
-  const loopback = /^(localhost|127\.|\[::1\])/.test(new URL(url).hostname);
-  return { url, tls: { mode: loopback ? "disable" : "require" } };
+async function authority(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (error) {
+    throw new DualrunError("DR1003", `--ca: ${file} cannot be read (${(error as NodeJS.ErrnoException).code ?? String(error)})`, { cause: error });
+  }
 }
 
-function document(migration: string, source: Catalogue, target: Catalogue): string {
-  const tables = source.tables.filter((facts) => facts.kind === "table" || facts.kind === "partitioned");
-  const both = tables.filter((facts) => findTable(target, facts.table) !== undefined);
-  const onlySource = tables.filter((facts) => findTable(target, facts.table) === undefined);
+function isReference(text: string): boolean {
+  return /^(env|file):/.test(text);
+}
+
+function sideOf(side: "source" | "target", options: InitOptions, ca: string | null): Side {
+  const resolved = resolveSecret([side], options[side], { directory: ".", env: process.env });
+  if ("fault" in resolved) throw new DualrunError("DR1003", `--${side}: ${resolved.fault.found}`);
+  const url = URL.canParse(resolved.value) ? new URL(resolved.value) : null;
+  const engine = ENGINES[url?.protocol ?? ""];
+  if (url === null || engine === undefined) throw new DualrunError("DR1004", `--${side} takes an address like postgres://user@host:5432/database, env:NAME or file:PATH`);
+  return { engine, url: resolved.value, tls: { mode: tlsMode(options.tls, isLoopback(url.hostname) && ca === null), ...(ca === null ? {} : { ca }) } };
+}
+
+function tlsMode(given: string | undefined, local: boolean): TlsOptions["mode"] {
+  if (given === undefined) return local ? "disable" : "verify-full";
+  const mode = TLS_MODES.find((candidate) => candidate === given);
+  if (mode === undefined) throw new DualrunError("DR1004", `--tls takes ${TLS_MODES.join(", ")}, not "${given}"`);
+  return mode;
+}
+
+function written(side: "source" | "target", { engine, tls }: Side, options: InitOptions): InitSide {
+  const reference = isReference(options[side]) ? options[side] : `env:${side.toUpperCase()}_URL`;
+  return { engine, reference, tls: { mode: tls.mode, ca: options.ca === undefined ? null : resolve(options.ca) } };
+}
+
+/** The configuration as text: tables that both sides have as classes, amounts beside a currency as suggestions. */
+export function initDocument(migration: string, source: InitSide, target: InitSide, sourceFacts: Catalogue, targetFacts: Catalogue): string {
+  const tables = sourceFacts.tables.filter((facts) => (facts.kind === "table" || facts.kind === "partitioned") && facts.table.schema !== "dualrun");
+  const both = tables.filter((facts) => findTable(targetFacts, facts.table) !== undefined);
+  const onlySource = tables.filter((facts) => findTable(targetFacts, facts.table) === undefined);
   return [
     "# yaml-language-server: $schema=config/dualrun.schema.json",
-    `migration: ${migration}`,
-    `timeZone: ${Intl.DateTimeFormat().resolvedOptions().timeZone}    # the zone of business dates`,
-    "source: { engine: postgres, url: env:SOURCE_URL }",
-    "target: { engine: postgres, url: env:TARGET_URL }",
-    both.length === 0 ? "include: [\"public.*\"]" : "classes:",
-    ...both.flatMap(classLines),
-    ...onlySource.map((facts) => `  # not on the target: ${facts.table.schema}.${facts.table.name}`),
+    `migration: ${JSON.stringify(migration)}   # names slot, publication and marker rows`,
+    `timeZone: ${Intl.DateTimeFormat().resolvedOptions().timeZone}   # the zone of business dates`,
+    sideLine("source", source),
+    sideLine("target", target),
+    ...(both.length === 0 ? ['include: ["public.*"]   # no table exists on both sides yet'] : ["classes:", ...both.flatMap((facts) => classLines(facts, findTable(targetFacts, facts.table)!, both))]),
+    ...onlySource.map((facts) => `  # not on the target: ${tableText(facts)}`),
     "http: { listen: 127.0.0.1:7070 }",
     "",
   ].join("\n");
 }
 
-function classLines(facts: TableFacts): string[] {
-  const currency = facts.columns.find((column) => /currency/i.test(column.name));
-  const amounts = facts.columns.filter((column) => column.typeName === "numeric");
-  const lines = [`  - name: ${JSON.stringify(facts.table.name)}`, `    source: ${JSON.stringify(quoted(facts))}`];
+function sideLine(side: string, { engine, reference, tls: { mode, ca } }: InitSide): string {
+  const tls = ca === null ? `{ mode: ${mode} }` : `{ mode: ${mode}, ca: ${JSON.stringify(`file:${ca}`)} }`;
+  return `${side}: { engine: ${engine}, url: ${JSON.stringify(reference)}, tls: ${tls} }`;
+}
+
+function classLines(facts: TableFacts, onTarget: TableFacts, all: readonly TableFacts[]): string[] {
+  const currency = onTarget.columns.find((column) => /currency/i.test(column.name));
+  const amounts = onTarget.columns.filter((column) => column.baseTypeName === "numeric");
+  const shared = all.some((other) => other !== facts && other.table.name === facts.table.name);
+  const lines = [`  - source: ${tableText(facts)}`, ...(shared ? [`    name: ${JSON.stringify(tableKey(facts.table))}`] : [])];
   if (currency !== undefined && amounts.length > 0) {
-    lines.push("    # kind: money", `    # money: [${amounts.map((column) => `{ column: ${column.name}, currency: ${currency.name} }`).join(", ")}]`);
+    const pairs = amounts.map((column) => `{ column: ${JSON.stringify(column.name)}, currency: ${JSON.stringify(currency.name)} }`);
+    lines.push("    # kind: money", `    # money: [${pairs.join(", ")}]`);
   }
   return lines;
 }
 
-function quoted({ table: { schema, name } }: TableFacts): string {
-  const part = (text: string): string => (/[."\s]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  return `${part(schema)}.${part(name)}`;
+function tableText({ table: { schema, name } }: TableFacts): string {
+  const part = (text: string): string => (/^[\p{L}_][\p{L}\p{N}_$-]*$/u.test(text) ? text : `"${text.replaceAll('"', '""')}"`);
+  return JSON.stringify(`${part(schema)}.${part(name)}`);
 }

@@ -1,5 +1,5 @@
 /** What commands have in common. */
-import { loadConfig, type Config } from "../config/index.ts";
+import type { Config } from "../config/index.ts";
 import { asDualrunError, type DualrunError } from "../core/index.ts";
 
 export interface CommonOptions {
@@ -12,8 +12,8 @@ export const print = (text: string): void => void process.stdout.write(`${text}\
 export const printJson = (value: unknown): void => print(JSON.stringify(value, null, 2));
 
 /** The configuration that the command line names. */
-export function configOf(options: CommonOptions): Promise<Config> {
-  return loadConfig(options.config);
+export async function configOf(options: CommonOptions): Promise<Config> {
+  return (await import("../config/index.ts")).loadConfig(options.config);
 }
 
 /** What goes wrong leaves as code, what, where, why and what to do next; the exit code is the error's. */
@@ -31,4 +31,3 @@ function errorText(error: DualrunError): string {
 export function errorDocument(error: DualrunError): Record<string, unknown> {
   return { code: error.code, title: error.title, what: error.message, where: error.where, details: error.details, next: error.next };
 }
-

@@ -11,8 +11,17 @@ export async function status(options: CommonOptions): Promise<void> {
 
 const count = (value: number): string => Math.round(value).toLocaleString("en");
 const bytes = (value: number | null): string => (value === null ? "unknown" : value < 1 << 20 ? `${count(value / 1024)} KiB` : `${count(value / (1 << 20))} MiB`);
-const seconds = (value: number | null): string => (value === null ? "not measured" : value < 1 ? `${(value * 1000).toFixed(0)} ms` : `${value.toFixed(1)} s`);
 
+/** 350 ms, 4.2 s, 12 min, 3 h 20 min. */
+function seconds(value: number | null): string {
+  if (value === null) return "not measured";
+  if (value < 1) return `${(value * 1000).toFixed(0)} ms`;
+  if (value < 120) return `${value.toFixed(1)} s`;
+  const minutes = Math.round(value / 60);
+  return minutes < 120 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** The status as an operator reads it. */
 export function statusText(document: StatusDocument): string {
   const lines = [
     `migration   ${document.migration}`,
@@ -29,6 +38,7 @@ export function statusText(document: StatusDocument): string {
   }
   lines.push("", ...classTable(document.classes));
   for (const table of document.newTables) lines.push("", `not mirrored yet: ${table} (dualrun resnapshot --class … adds it)`);
+  if (document.warnings.length > 0) lines.push("", ...document.warnings.map((warning) => `warning: ${warning}`));
   const { halt } = document;
   if (halt !== null) lines.push("", `${document.state}: ${halt.code} ${halt.what}`, ...(halt.where === null ? [] : [`  in ${halt.where}`]), ...halt.details.map((line) => `  ${line}`), `next: ${halt.next}`);
   return lines.join("\n");

@@ -194,7 +194,7 @@ class ClassResolver {
 
   private checkMap(column: string, origin: ColumnFacts, map: ReadonlyMap<string, string>): void {
     const width = origin.baseTypeName === "bpchar" ? Number(/\((\d+)\)/.exec(origin.type)?.[1] ?? 1) : null;
-    const short = width === null ? [] : [...map.keys()].filter((value) => [...value].length !== width || value.endsWith(" "));
+    const short = width === null ? [] : [...map.keys()].filter((value) => Array.from(value).length !== width || value.endsWith(" "));
     if (short.length > 0) {
       this.fault("map-type", "configuration", `\`map\` of "${column}": ${origin.type} pads with blanks, so that only values of ${width} characters can be mapped`, `ALTER TABLE ${table(this.wanted.source)} ALTER COLUMN ${ident(origin.name)} TYPE varchar(${width});`);
     }
