@@ -10,6 +10,7 @@ import { configSchema } from "./schema.ts";
 import { resolveSecrets, type Surroundings } from "./secrets.ts";
 
 const MAX_BYTES = 4 << 20;
+const MAX_DEPTH = 32;
 
 /** Reads and checks a configuration. DR1001 with one line per fault; DR1002 unreadable; DR1003 secrets; DR1005 not available yet. */
 export async function loadConfig(path: string, env: Surroundings["env"] = process.env): Promise<Config> {
@@ -62,12 +63,21 @@ function readYaml(text: string): Yaml {
       const details = problems.map((problem) => `line ${lines.linePos(problem.pos[0]).line}: ${problem.message}`);
       throw new DualrunError("DR1002", `the YAML cannot be read: ${details[0]}`, { where: "configuration", details: details.slice(1) });
     }
-    return { value: document.toJS({ maxAliasCount: 100 }), lineOf: (path) => lineOf(document, lines, path) };
+    const value: unknown = document.toJS({ maxAliasCount: 100 });
+    refuseDepth(value, 0);
+    return { value, lineOf: (path) => lineOf(document, lines, path) };
   } catch (error) {
     if (error instanceof DualrunError) throw error;
     const message = error instanceof Error ? error.message : String(error);
     throw new DualrunError("DR1002", `the YAML cannot be read: ${message}`, { where: "configuration", cause: error });
   }
+}
+
+/** An alias can stand within its own anchor: such a document has no end. */
+function refuseDepth(value: unknown, depth: number): void {
+  if (typeof value !== "object" || value === null) return;
+  if (depth > MAX_DEPTH) throw new DualrunError("DR1002", `the YAML is nested deeper than ${MAX_DEPTH} levels, or refers to itself`, { where: "configuration" });
+  for (const inner of Object.values(value)) refuseDepth(inner, depth + 1);
 }
 
 function lineOf(document: Document, lines: LineCounter, path: Path): number | null {
