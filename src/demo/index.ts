@@ -37,8 +37,8 @@ const SERVER_SETTINGS = { max_wal_size: "2GB", shared_buffers: "256MB" };
 export async function runDemo(options: DemoOptions): Promise<number> {
   const interrupted = new AbortController();
   const onSignal = (): void => interrupted.abort(new Error("interrupted"));
-  process.once("SIGINT", onSignal);
-  process.once("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  process.on("SIGTERM", onSignal);
   const say = options.json ? (): void => undefined : (line: string): void => void process.stdout.write(`${line}\n`);
   try {
     return await play(options, say, interrupted.signal);

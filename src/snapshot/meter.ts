@@ -19,7 +19,9 @@ const NOTHING: Readonly<ClassCount> = { rows: 0, expectedRows: 0, bytes: 0, expe
 export class SnapshotMeter {
   private readonly classes = new Map<string, ClassCount>();
   private readonly samples: { readonly at: number; readonly rows: number }[] = [];
+  /** The latest; it stays when it is closed, for its position. */
   private snapshot: Pick<Snapshot, "position" | "openedAt" | "holds"> | null = null;
+  private isOpen = false;
 
   /** Starts from what the target says is done. */
   begin(marks: readonly ChunkMark[]): void {
@@ -40,10 +42,11 @@ export class SnapshotMeter {
 
   opened(snapshot: Snapshot): void {
     this.snapshot = snapshot;
+    this.isOpen = true;
   }
 
   closed(): void {
-    this.snapshot = null;
+    this.isOpen = false;
   }
 
   received(className: string, batch: RowBatch): void {
@@ -103,8 +106,8 @@ export class SnapshotMeter {
     return {
       position: this.snapshot?.position ?? "",
       openedAt: this.snapshot?.openedAt.toISOString() ?? "",
-      ageSeconds: this.snapshot === null ? 0 : (Date.now() - this.snapshot.openedAt.getTime()) / 1000,
-      holds: this.snapshot?.holds ?? "",
+      ageSeconds: this.snapshot === null || !this.isOpen ? 0 : (Date.now() - this.snapshot.openedAt.getTime()) / 1000,
+      holds: this.isOpen ? (this.snapshot?.holds ?? "") : "",
       rows: this.rows,
       expectedRows: Math.round(this.expectedRows),
       bytes: this.total("bytes"),
