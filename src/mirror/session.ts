@@ -156,6 +156,7 @@ export class MirrorSession {
       ...settings.apply,
       write: { onConflict: settings.apply.onConflict, tolerant: this.tolerant },
       haltBefore: this.options.haltBefore,
+      signal: this.signal,
       abort: () => this.abort.abort(new Error("the pipeline has ended")),
       onApplied: (batch) => this.applied(batch),
       onBackpressure: events.backpressure,
@@ -173,7 +174,7 @@ export class MirrorSession {
       await pipeline.run();
     } catch (error) {
       if (error instanceof CopyAfresh) await this.forgetCopy(error.className, pipeline.current);
-      throw error;
+      this.failure ??= error;
     } finally {
       this.abort.abort(new Error("the pipeline has ended"));
       await beside;
@@ -211,9 +212,9 @@ export class MirrorSession {
     return mappings;
   }
 
-  /** A class without key that is not complete is copied whole later: until then its changes mean nothing. */
+  /** A class that is copied from the beginning is emptied then: until that moment its changes mean nothing. */
   private passesBy(name: string): boolean {
-    return this.afresh.has(name) && this.classes.get(name)!.cls.key.length === 0;
+    return this.afresh.has(name);
   }
 
   private applied(batch: AppliedBatch): void {
@@ -326,6 +327,7 @@ export class MirrorSession {
 
   /** Everything that was written before the change was noticed is applied first; the stream halts by itself where it sees the change. */
   private async watchLayouts(pipeline: Pipeline): Promise<void> {
+    if (this.tolerant.size > 0) return; // the copy holds the pipeline itself
     const difference = await this.layoutDifference(this.options.agreement);
     if (difference === null) return;
     const hold = await this.holdWithMark(pipeline, await this.options.source.head());

@@ -45,6 +45,8 @@ export interface PipelineOptions {
   readonly haltBefore: SchemaHalt | null;
   /** Ends the stream: reading stops, `run` returns or throws what failed. */
   readonly abort: () => void;
+  /** Aborts with the stream. */
+  readonly signal: AbortSignal;
   readonly onApplied: (batch: AppliedBatch) => void;
   readonly onBackpressure: (seconds: number) => void;
   readonly onMark: (token: string) => void;
@@ -99,6 +101,7 @@ export class Pipeline {
   private pastCheckpoint = false;
   private barrier: Barrier | null = null;
   private stopping = false;
+  private ended = false;
   private lastCommitOfUs = performance.now();
   private timer: NodeJS.Timeout | null = null;
   private timerDue = 0;
@@ -134,6 +137,7 @@ export class Pipeline {
       await this.drain();
       await this.settle();
     } finally {
+      this.ended = true;
       if (this.timer !== null) clearTimeout(this.timer);
       await this.flushing?.catch(() => undefined); // its failure is in this.failure
       await this.transaction?.[Symbol.asyncDispose]();
@@ -152,6 +156,7 @@ export class Pipeline {
    * at the next transaction's end: the way to make sure that a later position has not been passed yet.
    */
   holdAt(position: Position | null): Promise<Hold> {
+    if (this.ended || this.barrier !== null) return Promise.reject(new Error(this.ended ? "the pipeline has ended" : "another hold is awaited"));
     return new Promise((reached, failed) => (this.barrier = { position, reached, failed }));
   }
 
@@ -333,10 +338,20 @@ export class Pipeline {
 
   private async reach(barrier: Barrier): Promise<void> {
     this.barrier = null;
-    const stored = this.filling.position ?? this.checkpoint.position;
-    if (barrier.position !== null && (stored === null || this.isBefore(stored, barrier.position))) this.filling.position = barrier.position;
-    await this.drain();
-    await new Promise<void>((release) => barrier.reached({ checkpoint: this.checkpoint, release }));
+    try {
+      const stored = this.filling.position ?? this.checkpoint.position;
+      if (barrier.position !== null && (stored === null || this.isBefore(stored, barrier.position))) this.filling.position = barrier.position;
+      await this.drain();
+    } catch (error) {
+      barrier.failed(error);
+      throw error;
+    }
+    const { signal } = this.options;
+    signal.throwIfAborted();
+    await new Promise<void>((release, ended) => {
+      signal.addEventListener("abort", () => ended(signal.reason), { once: true });
+      barrier.reached({ checkpoint: this.checkpoint, release });
+    });
   }
 
   // ------------------------------------------------------------ writing
