@@ -1,10 +1,11 @@
 /** The composition root: puts engines, mirror, state and faces together and keeps the mirror going. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { engineOf } from "../connectors/registry.ts";
+import { Verifier, type ComparisonMemory, type VerifierOptions } from "./compare/index.ts";
 import { inertSections, type Config } from "./config/index.ts";
 import {
-  CopyAfresh, DualrunError, asDualrunError, isDualrunError, streamFormat, tableKey,
-  type Agreement, type AuditEntry, type Checkpoint, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
+  CopyAfresh, DualrunError, NotComparable, TouchLedger, asDualrunError, findTable, isDualrunError, streamFormat, tableKey,
+  type Agreement, type AuditEntry, type Checkpoint, type ComparedClass, type ComparisonDocument, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
   type Phase, type RecordClass, type Source, type StatusDocument, type Target,
 } from "./core/index.ts";
 import { startHttp } from "./http/index.ts";
@@ -12,7 +13,7 @@ import { MirrorFigures, MirrorSession, wholeClass, type MirrorEvents } from "./m
 import { SchemaHaltSignal, type AppliedBatch, type SchemaHalt } from "./pipeline/index.ts";
 import { agree } from "./plan/index.ts";
 import { SnapshotMeter } from "./snapshot/index.ts";
-import { Agreements, AuditTrail, Conflicts, STATE_MIGRATIONS, Settings } from "./state/index.ts";
+import { Agreements, AuditTrail, Breaks, Comparisons, Conflicts, Proofs, STATE_MIGRATIONS, Settings, TouchMarks } from "./state/index.ts";
 import { createLogger, createMetrics, type Logger, type Metrics } from "./telemetry/index.ts";
 import { VERSION } from "./version.ts";
 
@@ -52,7 +53,7 @@ interface Connected extends AsyncDisposable {
 }
 
 async function connectBoth(engines: { source: Engine; target: Engine }, config: Config): Promise<Connected> {
-  const source = await engines.source.connectSource(config.source, config.migration);
+  const source = await engines.source.connectSource(config.source, config.migration, config.source.readReplica);
   try {
     const target = await engines.target.connectTarget(config.target, config.migration);
     return {
@@ -77,6 +78,7 @@ class Daemon implements RunningDaemon, DaemonControl {
   private readonly figures = new MirrorFigures();
   private readonly meter = new SnapshotMeter();
   private readonly startedAt = new Date();
+  readonly proof: Verifier;
   private metrics!: Metrics;
   private http: { readonly address: string; close(): Promise<void> } | null = null;
   private settle!: (error: DualrunError | null) => void;
@@ -106,6 +108,15 @@ class Daemon implements RunningDaemon, DaemonControl {
     this.logger = logger;
     this.engines = { source: engineOf(config.source.engine), target: engineOf(config.target.engine) };
     this.finished = new Promise((resolve) => (this.settle = resolve));
+    this.proof = new Verifier({
+      settings: { ...config.comparison, timeZone: config.timeZone },
+      connect: () => this.comparable(),
+      memory: () => this.proofMemory(),
+      audit: async (who, what, note) => void (await this.audit_(this.need().target).append(who, what, note)),
+      onCut: (cut) => this.logger.debug({ position: cut.position, holdMs: cut.holdMs, waitMs: cut.waitMs, by: cut.by }, "exact cut"),
+      onFinished: (document) => this.compared(document),
+      onFailure: (error) => this.logger.warn({ err: asDualrunError(error).message }, "a comparison could not be made; the mirror goes on"),
+    });
   }
 
   get addresses(): { readonly http: string } {
@@ -224,7 +235,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     this.session = new MirrorSession({
       source, target, agreement: this.agreement!, held: this.held!,
       settings: { snapshot: this.config.snapshot, apply: this.config.apply, truncateTarget: this.truncateTarget },
-      events: this.events(target), meter: this.meter, figures: this.figures, haltBefore: this.haltBefore, signal: this.hardStop.signal,
+      events: this.events(target), meter: this.meter, figures: this.figures, ledger: await this.newLedger(target), haltBefore: this.haltBefore, signal: this.hardStop.signal,
     });
     try {
       await this.session.run();
@@ -308,6 +319,7 @@ class Daemon implements RunningDaemon, DaemonControl {
   }
 
   private async shutDown(end: DualrunError | null): Promise<void> {
+    this.proof.stop();
     if (this.ticker !== null) clearInterval(this.ticker);
     if (this.state !== "fenced") this.state = "stopped";
     await this.disconnect();
@@ -322,6 +334,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     return {
       phase: async (phase) => {
         this.state = phase === "snapshotting" ? "snapshotting" : "streaming";
+        if (phase === "dual-run") this.proof.start();
         if (this.phaseNow === phase) return;
         await settings.setPhase(phase);
         await this.audit_(target).append("daemon", `phase ${this.phaseNow} → ${phase}`, null);
@@ -350,6 +363,47 @@ class Daemon implements RunningDaemon, DaemonControl {
   private recordConflicts(conflicts: Conflicts, batch: AppliedBatch): void {
     this.logger.warn({ conflicts: batch.result.conflicts.slice(0, 20), count: batch.result.conflicts.length }, "the target's rows were not what the log says; the source's truth was applied");
     conflicts.record(batch.result.conflicts, batch.position).catch((error: unknown) => this.logger.error({ err: error }, "conflicts could not be recorded"));
+  }
+
+  // ------------------------------------------------------------ the proof
+
+  private async newLedger(target: Target): Promise<TouchLedger> {
+    const { classes } = this.agreement!;
+    const kinds = new Map((await this.comparedClasses(this.connected!)).map((compared) => [compared.cls.name, target.sliceKind(compared)]));
+    return new TouchLedger(kinds, streamFormat({ ...this.agreement!, classes }), await new TouchMarks(target.sql, this.config.migration).nextGeneration());
+  }
+
+  private async comparable(): ReturnType<VerifierOptions["connect"]> {
+    const connected = this.need();
+    return {
+      classes: await this.comparedClasses(connected),
+      cut: (limits, timeouts) => {
+        if (this.session === null) throw new NotComparable(`the mirror is ${this.state}`);
+        return this.session.cut(limits, timeouts);
+      },
+    };
+  }
+
+  private proofMemory(): ComparisonMemory {
+    const { sql } = this.need().target;
+    const stream = this.config.migration;
+    return { marks: new TouchMarks(sql, stream), proofs: new Proofs(sql, stream), comparisons: new Comparisons(sql, stream), breaks: new Breaks(sql, stream) };
+  }
+
+  private async comparedClasses({ source, target }: Connected): Promise<ComparedClass[]> {
+    const [sourceFacts, targetFacts] = await Promise.all([source.inspect(), target.inspect()]);
+    return this.agreement!.classes.map(({ cls }) => {
+      const [from, to] = [findTable(sourceFacts, cls.source), findTable(targetFacts, cls.target)];
+      if (from === undefined || to === undefined) throw new DualrunError("DR5001", `a table of class ${cls.name} is gone`, { where: from === undefined ? "source" : "target" });
+      return { cls, source: from, target: to };
+    });
+  }
+
+  private async compared(document: ComparisonDocument): Promise<void> {
+    const facts = { id: document.id, kind: document.kind, position: document.position, holdMs: document.holdMs, seconds: document.seconds };
+    const bad = document.classes.filter(({ verdict }) => verdict !== "in_sync").map(({ class: name, verdict, note }) => ({ class: name, verdict, note }));
+    if (bad.length === 0) this.logger.info(facts, "source and target are in sync");
+    else this.logger.warn({ ...facts, classes: bad }, `comparison: ${document.verdict}`);
   }
 
   private setPhase(phase: Phase): void {

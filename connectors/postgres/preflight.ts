@@ -85,12 +85,21 @@ function sourceTable(cls: RecordClass, catalogue: Catalogue, add: Add): void {
   if (postgresFacts(catalogue).schemas[cls.source.schema]?.usage === false) add(error("grant-usage", cls.name, `role ${role.name} may not use schema ${cls.source.schema}`, `GRANT USAGE ON SCHEMA ${quoteIdent(cls.source.schema)} TO ${me};`));
   if (hidesRows(facts, catalogue)) add(error("row-security", cls.name, `row level security hides rows of ${tableKey(cls.source)} from role ${role.name}`, `ALTER ROLE ${me} WITH BYPASSRLS;`));
   publishable(cls, facts, catalogue, add);
+  writable(cls, facts, catalogue.server, add);
   for (const leaf of postgresFacts(catalogue).leaves[tableKey(cls.source)] ?? []) {
     const part = findTable(catalogue, leaf);
     if (cls.fullBeforeImage && part !== undefined && part.replicaIdentity.kind !== "full") {
       add(error("partition-identity", cls.name, `partition ${tableKey(leaf)} does not log full before images as its root does`, `ALTER TABLE ${quoteTable(leaf)} REPLICA IDENTITY FULL;`));
     }
   }
+}
+
+/** From 18 a published table refuses every UPDATE and DELETE when its replica identity holds a generated column. */
+function writable(cls: RecordClass, facts: TableFacts, server: ServerFacts, add: Add): void {
+  const generated = facts.columns.filter((column) => column.generated !== null).map(({ name }) => name);
+  if (server.versionNumber < 180_000 || facts.replicaIdentity.kind !== "full" || generated.length === 0) return;
+  add(error("generated-identity", cls.name, `once ${tableKey(facts.table)} is published, the source refuses its updates and deletes: its replica identity is full and holds the generated column ${generated.join(", ")}`,
+    `ALTER TABLE ${quoteTable(facts.table)} REPLICA IDENTITY DEFAULT; (it needs a primary key then, and the class cannot be filtered)`));
 }
 
 function hidesRows(facts: TableFacts, catalogue: Catalogue): boolean {

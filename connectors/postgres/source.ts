@@ -3,10 +3,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import {
   DualrunError,
-  type Catalogue, type ChangeStream, type Checkpoint, type Endpoint, type Finding, type Position, type RecordClass,
+  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type Position, type ReadLimits, type RecordClass,
   type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
 } from "../../src/core/index.ts";
 import { connect, connectPool, sqlState } from "./connection.ts";
+import { SlotCut, StandbyCut } from "./cut.ts";
 import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
 import { inspectEndpoint } from "./inspect.ts";
@@ -19,18 +20,20 @@ import { openPostgresStream } from "./stream.ts";
 /** How long a slot may stay in use by a predecessor that was killed. */
 const SLOT_RELEASE_TRIES = 150;
 
-export async function connectPostgresSource(endpoint: Endpoint, migration: string): Promise<PostgresSource> {
-  return new PostgresSource(endpoint, migration, await connectPool(endpoint, { application: `dualrun ${migration}` }));
+export async function connectPostgresSource(endpoint: Endpoint, migration: string, replica: Endpoint | null): Promise<PostgresSource> {
+  return new PostgresSource(endpoint, migration, replica, await connectPool(endpoint, { application: `dualrun ${migration}` }));
 }
 
 export class PostgresSource implements Source {
   readonly positions = lsnPositions;
   private readonly endpoint: Endpoint;
   private readonly name: string;
+  private readonly replica: Endpoint | null;
   private readonly client: pg.Pool;
 
-  constructor(endpoint: Endpoint, migration: string, client: pg.Pool) {
+  constructor(endpoint: Endpoint, migration: string, replica: Endpoint | null, client: pg.Pool) {
     this.endpoint = endpoint;
+    this.replica = replica;
     this.name = `dualrun_${migration.replaceAll("-", "_")}`;
     this.client = client;
   }
@@ -88,6 +91,11 @@ export class PostgresSource implements Source {
   openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream> {
     const columns = new Map([...layouts].map(([table, layout]) => [table, layout.columns]));
     return openPostgresStream(this.endpoint, { slot: this.name, publication: this.name, after, format, layouts: columns, signal });
+  }
+
+  async prepareCut(limits: ReadLimits): Promise<CutMaker> {
+    if (this.replica === null) return SlotCut.prepare(this.endpoint, this.client, this.name, limits);
+    return StandbyCut.prepare(this.replica, this.name, limits, () => this.mark("cut"));
   }
 
   async streamHealth(): Promise<StreamHealth> {

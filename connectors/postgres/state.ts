@@ -1,6 +1,6 @@
 /** What must stand in the target beside the rows: checkpoints (the fence), chunk marks. Always in the same transactions as the rows. */
 import type pg from "pg";
-import { DualrunError, type Checkpoint, type Chunk, type ChunkMark, type Migration, type Position } from "../../src/core/index.ts";
+import { DualrunError, type Checkpoint, type Chunk, type ChunkMark, type Migration, type Position, type TouchRecord } from "../../src/core/index.ts";
 
 type Queryable = Pick<pg.ClientBase, "query">;
 
@@ -40,6 +40,20 @@ const OWN_MIGRATIONS: readonly Migration[] = [
          sqlstate text NOT NULL,
          constraint_name text
        )`,
+    ],
+  },
+  {
+    name: "postgres-002-touched",
+    statements: [
+      `CREATE TABLE dualrun.touched (
+         id bigserial PRIMARY KEY,
+         stream text NOT NULL,
+         class text NOT NULL,
+         generation bigint NOT NULL,
+         position text NOT NULL,
+         slices text[]
+       )`,
+      "CREATE INDEX ON dualrun.touched (stream, class, generation)",
     ],
   },
 ];
@@ -106,6 +120,17 @@ export async function advance(client: Queryable, held: Checkpoint, position: Pos
   });
   if (rowCount !== 1) throw fencedOut(held);
   return { ...held, position, sourceIdentity, seq: held.seq + 1n };
+}
+
+/** Beside the rows, in their transaction: which slices of their classes are to be proven again. */
+export async function recordTouched(client: Queryable, stream: string, position: Position, { generation, touches }: TouchRecord): Promise<void> {
+  for (const [name, slices] of touches) {
+    await client.query({
+      name: "dualrun touched",
+      text: "INSERT INTO dualrun.touched (stream, class, generation, position, slices) VALUES ($1, $2, $3, $4, $5)",
+      values: [stream, name, generation.toString(), position, slices],
+    });
+  }
 }
 
 /** Holds the fence for the rest of the transaction: nobody takes over before it ends. */

@@ -2,17 +2,19 @@
 import type pg from "pg";
 import {
   DualrunError,
-  type Catalogue, type Checkpoint, type Chunk, type ChunkMark, type ClassBatch, type Endpoint, type Finding, type LoadOptions, type LoadResult, type Migration,
-  type Position, type RecordClass, type RowBatch, type SqlExecutor, type Target, type TargetTransaction, type ValueFormat, type WriteOptions, type WriteResult,
+  type Catalogue, type Checkpoint, type Chunk, type ChunkMark, type ClassBatch, type ComparedClass, type CutReader, type Endpoint, type Finding, type LoadOptions, type LoadResult, type Migration,
+  type Position, type ReadLimits, type RecordClass, type RowBatch, type SliceKind, type SqlExecutor, type Target, type TargetTransaction, type TouchRecord, type ValueFormat, type WriteOptions, type WriteResult,
 } from "../../src/core/index.ts";
 import { connect, connectPool, describe, sqlState, withClient } from "./connection.ts";
+import { sliceKindOf } from "./canonical.ts";
+import { prepareTargetReader } from "./cut.ts";
 import { formatFor } from "./formats.ts";
 import { targetGrants } from "./grants.ts";
 import { quoteLiteral, quoteTable } from "./identifiers.ts";
 import { inspectEndpoint } from "./inspect.ts";
 import { loadChunk } from "./load.ts";
 import { preflightTarget } from "./preflight.ts";
-import { advance, holdFence, insertChunks, migrateState, readCheckpoint, readChunks, takeOver } from "./state.ts";
+import { advance, holdFence, insertChunks, migrateState, recordTouched, readCheckpoint, readChunks, takeOver } from "./state.ts";
 import { WriterSession, writeBatch } from "./writer.ts";
 
 /** Nothing that has been confirmed may be lost; plans are fixed to key look-ups; a lock that is never let go is an error. */
@@ -101,6 +103,14 @@ export class PostgresTarget implements Target {
     return new PostgresTransaction(this.writer, format);
   }
 
+  sliceKind(compared: ComparedClass): SliceKind {
+    return sliceKindOf(compared);
+  }
+
+  prepareCutReader(limits: ReadLimits): Promise<{ readonly reader: CutReader; snapshot(): Promise<void> }> {
+    return prepareTargetReader(this.endpoint, `dualrun ${this.migration}`, limits);
+  }
+
   async isEmpty(classes: readonly RecordClass[]): Promise<string[]> {
     const filled: string[] = [];
     for (const cls of classes) {
@@ -126,6 +136,7 @@ export class PostgresTarget implements Target {
       await client.query(`DELETE FROM ${quoteTable(cls.target)}`);
       await client.query("DELETE FROM dualrun.chunks WHERE stream = $1 AND class = $2", [held.stream, cls.name]);
       await client.query("DELETE FROM dualrun.refused_rows WHERE stream = $1 AND class = $2", [held.stream, cls.name]);
+      await recordTouched(client, held.stream, held.position ?? ("" as Position), { generation: 0n, touches: new Map([[cls.name, null]]) });
       await insertChunks(client, held.stream, chunks);
     });
   }
@@ -219,7 +230,8 @@ class PostgresTransaction implements TargetTransaction {
     await this.session.client.query(`TRUNCATE ${classes.map((cls) => quoteTable(cls.target)).join(", ")}`);
   }
 
-  async commit(from: Checkpoint, position: Position): Promise<Checkpoint> {
+  async commit(from: Checkpoint, position: Position, touched: TouchRecord | null): Promise<Checkpoint> {
+    if (touched !== null) await recordTouched(this.session.client, from.stream, position, touched);
     const moved = await advance(this.session.client, from, position);
     await this.session.client.query("COMMIT");
     this.open = false;

@@ -32,6 +32,8 @@ export interface ClassConfig {
   /** `currency` is a target column, or a literal code in single quotes. */
   readonly money: readonly { readonly column: string; readonly currency: string }[];
   readonly occurredAt: string | null;
+  /** Zone of `occurredAt` where its type has none. */
+  readonly occurredAtZone: string | null;
   readonly columns: ReadonlyMap<string, ColumnRule>;
   readonly sensitive: readonly string[];
 }
@@ -104,6 +106,7 @@ function buildClass(parsed: ParsedClass): ClassConfig {
     kind: parsed.kind,
     money: parsed.money,
     occurredAt: parsed.occurredAt ?? null,
+    occurredAtZone: parsed.occurredAtZone ?? null,
     columns: new Map(Object.entries(parsed.columns).map(([name, rule]) => [name, buildRule(rule)])),
     sensitive: parsed.sensitive,
   };

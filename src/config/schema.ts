@@ -77,6 +77,7 @@ const recordClass = section({
   kind: z.enum(["record", "money", "audit", "attachment"]).default("record").describe("What the class is for finance and audit."),
   money: z.array(money).default([]).describe("Amounts that must add up on both sides."),
   occurredAt: NAME.optional().describe("The target column that gives the business date."),
+  occurredAtZone: z.string("an IANA time zone, like Pacific/Auckland").refine(isTimeZone, "an IANA time zone, like Pacific/Auckland").optional().describe("The zone of `occurredAt`'s clock times, where its type has none."),
   columns: z.record(z.string(), columnRule).default({}).describe("Column rules by target column (with `drop`: by source column)."),
   sensitive: z.array(NAME).default([]).describe("Target columns that are masked wherever a row is shown."),
 }, "A table, or a filtered part of one, mapped as a unit.");

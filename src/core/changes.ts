@@ -100,6 +100,13 @@ export function rowEnd(bytes: Buffer, at: number): number {
   return next;
 }
 
+/** Where a column's length stands in the row that starts at `at`. */
+function columnAt(bytes: Buffer, at: number, column: number): number {
+  let next = at + 2;
+  for (let left = column; left > 0; left--) next += 4 + Math.max(0, bytes.readInt32BE(next));
+  return next;
+}
+
 /** A row's columns: null is NULL, undefined is UNCHANGED. For slow paths. */
 export function rowValues(bytes: Buffer, at: number): (Buffer | null | undefined)[] {
   const values: (Buffer | null | undefined)[] = [];
@@ -370,6 +377,15 @@ export class ClassChanges {
   private appendOldValue(value: Buffer | null): void {
     this.olds.int32(value === null ? LENGTH_NULL : value.length);
     if (value !== null) this.olds.append(value, 0, value.length);
+  }
+
+  /** Calls with the place of the leading key column's value, for every new row and every key that a row had before. */
+  forEachKey(visit: (bytes: Buffer, at: number) => void): void {
+    const leading = this.plan.keyColumns[0]!;
+    for (let row = 0; row < this.count; row++) {
+      if (this.oldAt[row]! >= 0) visit(this.olds.buffer, this.oldAt[row]! + 2);
+      if (this.newAt[row]! >= 0) visit(this.news.buffer, columnAt(this.news.buffer, this.newAt[row]!, leading));
+    }
   }
 
   // ------------------------------------------------------------ index

@@ -9,3 +9,8 @@ export * from "./status.ts";
 export * from "./changes.ts";
 export * from "./failpoint.ts";
 export * from "./agreement.ts";
+export * from "./comparison.ts";
+export * from "./decimal.ts";
+export * from "./slices.ts";
+export * from "./totals.ts";
+export * from "./breaks.ts";

@@ -3,6 +3,7 @@ import type { ClassChanges } from "./changes.ts";
 import type { Catalogue, Finding } from "./catalogue.ts";
 import type { Checkpoint, Position, Positions, RecordClass } from "./words.ts";
 import type { TableName } from "./names.ts";
+import type { ComparedClass, CutReader, ReadLimits, SliceKind, SourceCut } from "./comparison.ts";
 
 export interface TlsOptions {
   readonly mode: "disable" | "require" | "verify-ca" | "verify-full";
@@ -18,7 +19,8 @@ export interface Endpoint {
 
 export interface Engine {
   readonly name: "postgres" | "mysql" | "mariadb";
-  connectSource(endpoint: Endpoint, migration: string): Promise<Source>;
+  /** `replica` is what comparisons read instead; null: the source itself. */
+  connectSource(endpoint: Endpoint, migration: string, replica: Endpoint | null): Promise<Source>;
   connectTarget(endpoint: Endpoint, migration: string): Promise<Target>;
   /** The same work can succeed later: connection lost, server restarting, deadlock, disk full. */
   isTransient(error: unknown): boolean;
@@ -121,6 +123,8 @@ export interface Source extends AsyncDisposable {
   /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from. Returns the source's present identity. */
   resumeCheck(checkpoint: Checkpoint): Promise<string>;
   openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream>;
+  /** Connects what a cut needs, so that taking it is quick. */
+  prepareCut(limits: ReadLimits): Promise<CutMaker>;
   streamHealth(): Promise<StreamHealth>;
   /** The present layouts of tables, by `schema.table`; a table that is gone is absent. */
   layouts(tables: readonly TableName[]): Promise<Map<string, TableLayout>>;
@@ -128,6 +132,12 @@ export interface Source extends AsyncDisposable {
   layoutDifferences(agreed: TableLayout, found: TableLayout): string[];
   /** Removes slot, publication and what else was made on the source. */
   tearDown(): Promise<void>;
+}
+
+/** Takes one cut. Disposing it does not end a cut that was taken. */
+export interface CutMaker extends AsyncDisposable {
+  /** A consistent view at or after everything that was committed before the call. NotComparable after `timeout` milliseconds. */
+  take(timeout: number): Promise<SourceCut>;
 }
 
 export interface Chunk {
@@ -198,13 +208,19 @@ export interface WriteOptions {
   readonly tolerant: ReadonlySet<string>;
 }
 
+/** What is recorded beside the rows: slices of classes that were touched, see slices.ts; null: the whole class. */
+export interface TouchRecord {
+  readonly generation: bigint;
+  readonly touches: ReadonlyMap<string, readonly string[] | null>;
+}
+
 /** One target transaction. Rows and position stand or fall together. */
 export interface TargetTransaction extends AsyncDisposable {
   write(classes: readonly ClassBatch[], options: WriteOptions): Promise<WriteResult>;
   /** All of them by one statement, and nothing else: what the source's CASCADE reached is listed. Sequences are set at the cutover. */
   truncate(classes: readonly RecordClass[]): Promise<void>;
-  /** Moves the checkpoint from `from` to `position` under the fence and commits; DR4001 when somebody else holds it. */
-  commit(from: Checkpoint, position: Position): Promise<Checkpoint>;
+  /** Moves the checkpoint from `from` to `position` under the fence, records what was touched, and commits; DR4001 when somebody else holds the fence. */
+  commit(from: Checkpoint, position: Position, touched: TouchRecord | null): Promise<Checkpoint>;
 }
 
 export interface ChunkMark {
@@ -261,6 +277,10 @@ export interface Target extends AsyncDisposable {
   /** Records that the same stream now comes from another server that was proven to continue it. */
   rebindSource(held: Checkpoint, sourceIdentity: string): Promise<Checkpoint>;
   begin(format: ValueFormat): Promise<TargetTransaction>;
+  /** How the class's key space is divided into slices. */
+  sliceKind(compared: ComparedClass): SliceKind;
+  /** Connects a reader; its snapshot is taken by `snapshot`, and everything it reads afterwards is of that moment. */
+  prepareCutReader(limits: ReadLimits): Promise<{ readonly reader: CutReader; snapshot(): Promise<void> }>;
   isEmpty(classes: readonly RecordClass[]): Promise<string[]>;
   truncateAll(classes: readonly RecordClass[], held: Checkpoint): Promise<void>;
   chunks(stream: string): Promise<ChunkMark[]>;

@@ -1,4 +1,6 @@
 /** What the daemon says of itself: the document behind `dualrun status`, `/api/v1/status` and the status page. */
+import type { BreakDocument, BreakResolution } from "./breaks.ts";
+import type { ClassComparison, ComparisonDocument } from "./comparison.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { Phase } from "./words.ts";
 
@@ -79,6 +81,34 @@ export interface StatusDocument {
   readonly warnings: readonly string[];
 }
 
+export interface ComparisonQuery {
+  readonly className?: string | undefined;
+  /** ISO time. */
+  readonly from?: string | undefined;
+  readonly limit: number;
+}
+
+/** The proof's side of a daemon. */
+export interface ProofControl {
+  state(): ProofState;
+  /** A comparison now; waits for one that is running. null: every class. */
+  compare(className: string | null, full: boolean): Promise<ComparisonDocument>;
+  comparisons(query: ComparisonQuery): Promise<readonly ComparisonDocument[]>;
+  comparison(id: string): Promise<ComparisonDocument | null>;
+  breaks(open: boolean): Promise<readonly BreakDocument[]>;
+  /** null: there is no such break that is open. */
+  resolveBreak(id: string, resolution: BreakResolution, note: string, by: string): Promise<BreakDocument | null>;
+}
+
+export interface ProofState {
+  /** ISO time since when a comparison has been running; null: none is. */
+  readonly runningSince: string | null;
+  readonly nextAt: string | null;
+  /** The latest result of each class that was compared. */
+  readonly classes: readonly ClassComparison[];
+  readonly openBreaks: readonly BreakDocument[];
+}
+
 /** What may be asked of a running daemon; the HTTP API and the demo speak to it through this. */
 export interface DaemonControl {
   status(): StatusDocument;
@@ -89,6 +119,7 @@ export interface DaemonControl {
   acceptSchema(note: string, by: string): Promise<void>;
   /** Copies one class again under the running mirror. */
   resnapshot(className: string, by: string): Promise<void>;
+  readonly proof: ProofControl;
   readonly audit: () => Promise<readonly AuditEntry[]>;
 }
 

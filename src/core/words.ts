@@ -49,6 +49,8 @@ export interface RecordClass {
   readonly fullBeforeImage: boolean;
   readonly money: readonly { readonly column: string; readonly currency: string }[];
   readonly occurredAt: string | null;
+  /** The zone of `occurredAt` where its type has none; null: it has one, or is a date. */
+  readonly occurredAtZone: string | null;
   readonly sensitive: readonly string[];
 }
 

@@ -5,9 +5,9 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
-  CopyAfresh, DualrunError, streamFormat, tableKey,
-  type AgreedClass, type Agreement, type ChangeStream, type Checkpoint, type Chunk, type ChunkMark, type Position, type RecordClass,
-  type Snapshot, type Source, type StreamTable, type Target,
+  CopyAfresh, DualrunError, NotComparable, streamFormat, tableKey,
+  type AgreedClass, type Agreement, type ChangeStream, type Checkpoint, type Chunk, type ChunkMark, type CutMaker, type CutReader, type Position, type ReadLimits,
+  type RecordClass, type Snapshot, type Source, type SourceCut, type StreamTable, type Target, type TouchLedger,
 } from "../core/index.ts";
 import { Pipeline, compileMapping, type AppliedBatch, type Hold, type Mapping, type SchemaHalt } from "../pipeline/index.ts";
 import { copyChunks, type SnapshotMeter } from "../snapshot/index.ts";
@@ -29,6 +29,27 @@ export interface MirrorEvents {
   warn(message: string, facts: Readonly<Record<string, unknown>>): void;
 }
 
+/** Milliseconds: `hold` for a running writer while the applier waits, `cut` for the stream to come to the moment. */
+export interface CutTimeouts {
+  readonly hold: number;
+  readonly cut: number;
+}
+
+/** Both sides at one logical moment. Whoever has it disposes both readers. */
+export interface ExactCut {
+  readonly position: Position;
+  readonly by: "slot" | "standby";
+  readonly at: Date;
+  /** Marks of this generation and before belong to the cut. */
+  readonly generation: bigint;
+  readonly source: CutReader;
+  readonly target: CutReader;
+  /** For how long nothing was applied because of the cut. */
+  readonly holdMs: number;
+  /** How long the stream took from the source's moment to its own place, applying: long behind a huge transaction. */
+  readonly waitMs: number;
+}
+
 export interface SessionOptions {
   readonly source: Source;
   readonly target: Target;
@@ -38,6 +59,7 @@ export interface SessionOptions {
   readonly events: MirrorEvents;
   readonly meter: SnapshotMeter;
   readonly figures: MirrorFigures;
+  readonly ledger: TouchLedger;
   readonly haltBefore: SchemaHalt | null;
   readonly signal: AbortSignal;
 }
@@ -61,6 +83,7 @@ export class MirrorSession {
   private changes: ChangeStream | null = null;
   private failure: unknown = null;
   private stopped = false;
+  private holding: Promise<void> = Promise.resolve();
 
   constructor(options: SessionOptions) {
     this.options = options;
@@ -154,6 +177,7 @@ export class MirrorSession {
       checkpoint: this.held,
       mappingsOf: (table) => this.mappingsOf(table),
       ...settings.apply,
+      ledger: this.options.ledger,
       write: { onConflict: settings.apply.onConflict, tolerant: this.tolerant },
       haltBefore: this.options.haltBefore,
       signal: this.signal,
@@ -284,8 +308,71 @@ export class MirrorSession {
   /** The barrier is set before the mark is written, so that the stream comes to it however idle the source is. */
   private async holdWithMark(pipeline: Pipeline, position: Position | null): Promise<Hold> {
     const reached = pipeline.holdAt(position);
+    reached.catch(() => undefined); // it may fail while the mark is being written; whoever awaits it hears of it
     await this.options.source.mark(`hold ${randomUUID()}`);
     return reached;
+  }
+
+  // ------------------------------------------------------------ the exact cut
+
+  /**
+   * One logical moment on both sides: the stream is held, the source's moment is taken behind it, the stream goes on to that
+   * moment and is held again until the target's snapshot stands. NotComparable, with the stream going on, where that takes too long.
+   */
+  async cut(limits: ReadLimits, timeouts: CutTimeouts): Promise<ExactCut> {
+    const { pipeline } = this;
+    if (pipeline === null) throw new NotComparable("the mirror is not streaming");
+    if (this.tolerant.size > 0) throw new NotComparable("the copy is not complete");
+    return this.oneHoldAtATime(async () => {
+      await using stack = new AsyncDisposableStack();
+      const maker = stack.use(await this.options.source.prepareCut(limits));
+      const target = await this.options.target.prepareCutReader(limits);
+      stack.use(target.reader);
+      const cut = await this.heldCut(pipeline, maker, target, timeouts);
+      stack.move();
+      return cut;
+    });
+  }
+
+  private async heldCut(pipeline: Pipeline, maker: CutMaker, target: { readonly reader: CutReader; snapshot(): Promise<void> }, timeouts: CutTimeouts): Promise<ExactCut> {
+    const ceiling = await this.holdWithin(pipeline, null, timeouts.cut);
+    const since = performance.now();
+    let taken: SourceCut;
+    let reached: Promise<Hold>;
+    try {
+      taken = await maker.take(timeouts.hold);
+      reached = this.holdWithin(pipeline, taken.position, timeouts.cut);
+      reached.catch(() => undefined); // it may fail before it is awaited
+    } finally {
+      ceiling.release();
+    }
+    const firstHold = performance.now() - since;
+    try {
+      const hold = await reached;
+      const heldSince = performance.now();
+      try {
+        await target.snapshot();
+        const generation = this.options.ledger.rotate();
+        return {
+          position: taken.position, by: taken.by, at: new Date(), generation, source: taken.reader, target: target.reader,
+          holdMs: firstHold + performance.now() - heldSince, waitMs: heldSince - since - firstHold,
+        };
+      } finally {
+        hold.release();
+      }
+    } catch (error) {
+      await taken.reader[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  private async holdWithin(pipeline: Pipeline, position: Position | null, timeout: number): Promise<Hold> {
+    const timer = setTimeout(() => pipeline.cancelHold(new NotComparable(`the mirror did not come to the cut within ${timeout} ms`)), timeout);
+    try {
+      return await this.holdWithMark(pipeline, position);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Until the mirror has passed a mark that was set now: the snapshot that follows is then held open as briefly as can be. */
@@ -330,10 +417,24 @@ export class MirrorSession {
     if (this.tolerant.size > 0) return; // the copy holds the pipeline itself
     const difference = await this.layoutDifference(this.options.agreement);
     if (difference === null) return;
-    const hold = await this.holdWithMark(pipeline, await this.options.source.head());
-    this.failure = difference;
-    this.abort.abort(difference);
-    hold.release();
+    await this.oneHoldAtATime(async () => {
+      const hold = await this.holdWithMark(pipeline, await this.options.source.head());
+      this.failure = difference;
+      this.abort.abort(difference);
+      hold.release();
+    });
+  }
+
+  private async oneHoldAtATime<T>(work: () => Promise<T>): Promise<T> {
+    const before = this.holding;
+    const mine = Promise.withResolvers<void>();
+    this.holding = mine.promise;
+    await before;
+    try {
+      return await work();
+    } finally {
+      mine.resolve();
+    }
   }
 
   private async layoutDifference(agreement: Agreement): Promise<DualrunError | null> {

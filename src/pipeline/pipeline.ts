@@ -7,7 +7,7 @@
 import {
   DualrunError, ENTRY, ENTRY_WORDS, OP, failpoint, tableKey,
   type ChangeBlock, type ChangeStream, type Checkpoint, type Position, type Positions, type RecordClass,
-  type SchemaChange, type StreamTable, type Target, type TargetTransaction, type ValueFormat, type WriteOptions, type WriteResult,
+  type SchemaChange, type StreamTable, type Target, type TargetTransaction, type TouchLedger, type ValueFormat, type WriteOptions, type WriteResult,
 } from "../core/index.ts";
 import { Batch } from "./batch.ts";
 import { filterChange, type Mapping } from "./mapper.ts";
@@ -41,6 +41,8 @@ export interface PipelineOptions {
   /** Bytes. */
   readonly maxBuffer: number;
   readonly write: WriteOptions;
+  /** Notes what is touched; recorded with the rows. */
+  readonly ledger: TouchLedger;
   /** Where a schema change was seen: everything before it is applied, then the pipeline halts with it. */
   readonly haltBefore: SchemaHalt | null;
   /** Ends the stream: reading stops, `run` returns or throws what failed. */
@@ -158,6 +160,13 @@ export class Pipeline {
   holdAt(position: Position | null): Promise<Hold> {
     if (this.ended || this.barrier !== null) return Promise.reject(new Error(this.ended ? "the pipeline has ended" : "another hold is awaited"));
     return new Promise((reached, failed) => (this.barrier = { position, reached, failed }));
+  }
+
+  /** Gives up a hold that is still awaited; one that was reached is released by its holder. */
+  cancelHold(reason: Error): void {
+    const awaited = this.barrier;
+    this.barrier = null;
+    awaited?.failed(reason);
   }
 
   private async consume(block: ChangeBlock): Promise<void> {
@@ -362,6 +371,7 @@ export class Pipeline {
     this.transaction ??= await this.options.target.begin(this.options.format);
     const classes = batch.classes();
     const result = await this.transaction.write(classes, this.options.write);
+    this.options.ledger.note(classes);
     failpoint("apply.after-write");
     this.pieces.push({
       rows: batch.rows,
@@ -377,7 +387,7 @@ export class Pipeline {
     const started = performance.now();
     this.transaction ??= await this.options.target.begin(this.options.format);
     failpoint("commit.before");
-    this.checkpoint = await this.transaction.commit(this.checkpoint, batch.position!);
+    this.checkpoint = await this.transaction.commit(this.checkpoint, batch.position!, this.options.ledger.take());
     failpoint("commit.after");
     this.transaction = null;
     failpoint("acknowledge.before");
@@ -424,6 +434,7 @@ export class Pipeline {
     this.rowsOfTransaction += classes.length;
     this.transaction ??= await this.options.target.begin(this.options.format);
     await this.transaction.truncate(classes);
+    for (const cls of classes) this.options.ledger.noteWhole(cls);
     this.truncated.push(...classes.map((cls) => cls.name));
   }
 

@@ -39,7 +39,7 @@ function wantedClasses(config: Config, source: Catalogue): readonly ClassConfig[
   const names = chosen.map((facts) => facts.table.name);
   return chosen.map(({ table: name }) => ({
     name: names.indexOf(name.name) === names.lastIndexOf(name.name) ? name.name : tableKey(name),
-    source: name, target: name, where: null, kind: "record", money: [], occurredAt: null, columns: new Map(), sensitive: [],
+    source: name, target: name, where: null, kind: "record", money: [], occurredAt: null, occurredAtZone: null, columns: new Map(), sensitive: [],
   }));
 }
 
@@ -57,6 +57,10 @@ function sharedTargets(classes: readonly ClassConfig[]): Finding[] {
     return [{ severity: "error", check: "shared-target", side: "configuration", subject: cls.name, what: `classes ${other} and ${cls.name} both write ${key}`, mend: "give each class a target table of its own" }];
   });
 }
+
+/** Types whose sums are exact. */
+const MONEY_TYPES: ReadonlySet<string> = new Set(["numeric", "int2", "int4", "int8"]);
+const DATE_TYPES: ReadonlySet<string> = new Set(["date", "timestamp", "timestamptz"]);
 
 class ClassResolver {
   readonly findings: Finding[] = [];
@@ -77,11 +81,13 @@ class ClassResolver {
     if (from === undefined || to === undefined) return null;
     this.checkNames(from, to);
     const columns = this.columns(from, to);
+    this.checkTotals(from, to, columns);
     const key = this.key(from, to, columns);
     if (key === null || this.findings.some((finding) => finding.severity === "error")) return null;
     return {
       name: wanted.name, source: wanted.source, target: wanted.target, kind: wanted.kind, columns, key, where: wanted.where,
-      fullBeforeImage: from.replicaIdentity.kind === "full", money: wanted.money, occurredAt: wanted.occurredAt, sensitive: wanted.sensitive,
+      fullBeforeImage: from.replicaIdentity.kind === "full", money: wanted.money, occurredAt: wanted.occurredAt,
+      occurredAtZone: wanted.occurredAtZone, sensitive: wanted.sensitive,
     };
   }
 
@@ -119,6 +125,29 @@ class ClassResolver {
     }
     for (const [name, rule] of wanted.columns) this.checkRule(name, rule, onSource, onTarget);
     this.checkWhere(from);
+  }
+
+  /** What is summed must be exact, and what dates a row must name a day. */
+  private checkTotals(from: TableFacts, to: TableFacts, columns: readonly MappedColumn[]): void {
+    const { money, occurredAt, occurredAtZone } = this.wanted;
+    for (const column of new Set(money.map((one) => one.column))) this.checkType("money-type", column, from, to, columns, MONEY_TYPES, "is no exact number", "sum a numeric or integer column");
+    if (occurredAt === null) return;
+    this.checkType("occurred-at-type", occurredAt, from, to, columns, DATE_TYPES, "is neither a date nor a time", "name a date or timestamp column in `occurredAt`");
+    const zoneless = [from, to].some((table) => table.columns.find((facts) => facts.name === occurredAt)?.baseTypeName === "timestamp");
+    if (zoneless && occurredAtZone === null) this.fault("occurred-at-zone", "configuration", `"${occurredAt}" has no time zone of its own`, "say with `occurredAtZone` which zone its clock times are in");
+  }
+
+  private checkType(check: string, name: string, from: TableFacts, to: TableFacts, columns: readonly MappedColumn[], allowed: ReadonlySet<string>, what: string, mend: string): void {
+    const onTarget = to.columns.find((facts) => facts.name === name);
+    if (onTarget === undefined) return; // said already
+    const mapped = columns.find((column) => column.target === name);
+    const origin = mapped === undefined ? name : mapped.from;
+    if (mapped === undefined && !from.columns.some((facts) => facts.name === name)) this.fault(check, "source", `"${name}" is not on the source`, mend);
+    for (const facts of [onTarget, ...from.columns.filter((column) => column.name === origin)]) {
+      if (facts.typeKind === "array" || !allowed.has(facts.baseTypeName)) {
+        this.fault(check, facts === onTarget ? "target" : "source", `"${facts.name}" is ${facts.type}, which ${what}`, mend);
+      }
+    }
   }
 
   private checkWhere(from: TableFacts): void {

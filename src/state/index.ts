@@ -1,2 +1,3 @@
 export * from "./memory.ts";
 export * from "./schema.ts";
+export * from "./comparisons.ts";

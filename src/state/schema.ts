@@ -38,4 +38,54 @@ export const STATE_MIGRATIONS: readonly Migration[] = [
        )`,
     ],
   },
+  {
+    name: "state-002-comparisons",
+    statements: [
+      `CREATE TABLE dualrun.proofs (
+         stream text NOT NULL,
+         class text NOT NULL,
+         share integer NOT NULL,
+         proven_at text NOT NULL,
+         PRIMARY KEY (stream, class, share)
+       )`,
+      `CREATE TABLE dualrun.comparisons (
+         stream text NOT NULL,
+         id bigint NOT NULL,
+         kind text NOT NULL,
+         started_at text NOT NULL,
+         finished_at text,
+         verdict text NOT NULL,
+         document text NOT NULL,
+         PRIMARY KEY (stream, id)
+       )`,
+      `CREATE TABLE dualrun.comparison_classes (
+         stream text NOT NULL,
+         id bigint NOT NULL,
+         class text NOT NULL,
+         at text NOT NULL,
+         verdict text NOT NULL,
+         document text NOT NULL,
+         PRIMARY KEY (stream, id, class)
+       )`,
+      "CREATE INDEX ON dualrun.comparison_classes (stream, class, id)",
+      `CREATE TABLE dualrun.breaks (
+         stream text NOT NULL,
+         id bigint NOT NULL,
+         class text NOT NULL,
+         category text NOT NULL,
+         opened_at text NOT NULL,
+         last_seen_at text NOT NULL,
+         clean_since text,
+         comparison bigint,
+         rows bigint NOT NULL,
+         document text NOT NULL,
+         owner text,
+         note text,
+         resolution text,
+         resolved_at text,
+         resolved_by text,
+         PRIMARY KEY (stream, id)
+       )`,
+    ],
+  },
 ];

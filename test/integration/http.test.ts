@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { DualrunError, type ClassProgress, type DaemonControl, type StatusDocument } from "../../src/core/index.ts";
+import { DualrunError, type ClassProgress, type DaemonControl, type ProofControl, type StatusDocument } from "../../src/core/index.ts";
 import { newToken, openTokens, parseTokens, startHttp, type HttpOptions, type HttpServer, type Role } from "../../src/http/index.ts";
 import { createLogger, createMetrics } from "../../src/telemetry/index.ts";
 
@@ -25,6 +25,12 @@ const calm: StatusDocument = {
 };
 
 const snapshot = { position: "0/8", openedAt: "2026-01-01T00:00:00.000Z", ageSeconds: 75, holds: "xmin 740", rows: 5, expectedRows: 10, bytes: 2048, expectedBytes: 4096, refused: 0, rowsPerSecond: 3, etaSeconds: 95, done: false } as const;
+
+const nothingProven: ProofControl = {
+  state: () => ({ runningSince: null, nextAt: null, classes: [], openBreaks: [] }),
+  compare: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
+  comparisons: async () => [], comparison: async () => null, breaks: async () => [], resolveBreak: async () => null,
+};
 
 class HandMadeDaemon implements DaemonControl {
   document: StatusDocument = calm;
@@ -57,6 +63,8 @@ class HandMadeDaemon implements DaemonControl {
   resnapshot(className: string, by: string): Promise<void> {
     return this.called("resnapshot", className, by);
   }
+
+  readonly proof = nothingProven;
 
   readonly audit = async () => [{ id: "1", at: "2026-01-01T00:00:00.000Z", who: "ann", what: "pause", note: null }];
 }

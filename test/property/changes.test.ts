@@ -28,7 +28,7 @@ function planOf(key: readonly number[], width: number, fullBeforeImage: boolean)
   const cls: RecordClass = {
     name: "c", source: { schema: "s", name: "c" }, target: { schema: "s", name: "c" }, kind: "record",
     columns: names.map((name) => ({ target: name, from: name, map: null, constant: null })),
-    key: key.map((i) => names[i]!), where: null, fullBeforeImage, money: [], occurredAt: null, sensitive: [],
+    key: key.map((i) => names[i]!), where: null, fullBeforeImage, money: [], occurredAt: null, occurredAtZone: null, sensitive: [],
   };
   return {
     cls, from: Int32Array.from(names, (_, i) => i), constants: names.map(() => null), maps: names.map(() => null), identity: true,

@@ -1,0 +1,272 @@
+/** Counts, sums and hashes of one side, read in one snapshot. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type pg from "pg";
+import {
+  EARLIER, LATER, NO_LANES, UNDATED, addLanes, mergeTotals,
+  type BusinessDays, type ComparedClass, type CutReader, type DayCount, type Lanes, type MoneyTotal, type ReadLimits, type RowDigest, type RowText, type Side,
+  type SliceKind, type Totals, type TotalsRequest,
+} from "../../src/core/index.ts";
+import { project, sliceKindOf, type Projection } from "./canonical.ts";
+import { quoteIdent, quoteLiteral } from "./identifiers.ts";
+
+const GROUP_MASK = 4095;
+/** Shares and groups are taken from different bits of the same number. */
+const SHARE_SHIFT = 24;
+const SHARE_MASK = 63;
+const SLICES_AT_ONCE = 5_000;
+const KEYS_AT_ONCE = 2_000;
+const PAGE_BYTES = 8192;
+
+export class PostgresCutReader implements CutReader {
+  readonly side: Side;
+  private readonly client: pg.Client;
+  private readonly limits: ReadLimits;
+  private readonly versionNumber: number;
+  private readonly projections = new Map<ComparedClass, Projection>();
+
+  constructor(side: Side, client: pg.Client, versionNumber: number, limits: ReadLimits) {
+    this.side = side;
+    this.client = client;
+    this.versionNumber = versionNumber;
+    this.limits = limits;
+  }
+
+  sliceKind(compared: ComparedClass): SliceKind {
+    return sliceKindOf(compared);
+  }
+
+  async totals(compared: ComparedClass, request: TotalsRequest): Promise<Totals> {
+    const projection = this.project(compared);
+    const pieces: Totals[] = [];
+    for await (const piece of this.pieces(projection)) pieces.push(await this.totalsOf(compared, projection, request, piece));
+    return mergeTotals(pieces);
+  }
+
+  async slices(compared: ComparedClass, slices: readonly string[]): Promise<Lanes> {
+    const projection = this.project(compared);
+    let lanes: Lanes = NO_LANES;
+    for (let at = 0; at < slices.length; at += SLICES_AT_ONCE) {
+      lanes = addLanes(lanes, await this.lanesOfSlices(projection, slices.slice(at, at + SLICES_AT_ONCE)));
+    }
+    return lanes;
+  }
+
+  async groups(compared: ComparedClass): Promise<Map<number, Lanes>> {
+    const projection = this.project(compared);
+    const merged = new Map<number, Lanes>();
+    for await (const piece of this.pieces(projection)) {
+      const inner = `SELECT (${projection.spread} & ${GROUP_MASK})::int AS g, sha256(${projection.row}) AS h ${from(projection, piece)} OFFSET 0`;
+      const rows = await this.query(`SELECT g, ${this.lanes()} FROM (${inner}) AS q GROUP BY g`);
+      for (const row of rows) merged.set(Number(row["g"]), addLanes(merged.get(Number(row["g"])) ?? NO_LANES, toLanes(row)));
+    }
+    return merged;
+  }
+
+  async rows(compared: ComparedClass, groups: readonly number[]): Promise<RowDigest[]> {
+    const projection = this.project(compared);
+    const key = projection.key.map((text, i) => `${text} AS k${i}`);
+    const digests: RowDigest[] = [];
+    for await (const piece of this.pieces(projection)) {
+      const rows = await this.query(
+        `SELECT ${[...key, `encode(substring(sha256(${projection.row}), 1, 16), 'hex') AS digest`].join(", ")} ${from(projection, piece, `(${projection.spread} & ${GROUP_MASK}) = ANY($1::bigint[])`)}`, [groups]);
+      for (const row of rows) {
+        const digest = String(row["digest"]);
+        digests.push({ key: key.length === 0 ? [digest] : key.map((_, i) => String(row[`k${i}`])), digest });
+      }
+    }
+    return digests;
+  }
+
+  async rowsByKey(compared: ComparedClass, keys: readonly (readonly string[])[]): Promise<(RowText | null)[]> {
+    const projection = this.project(compared);
+    const found: (RowText | null)[] = [];
+    for (let at = 0; at < keys.length; at += KEYS_AT_ONCE) found.push(...(await this.rowsOfKeys(projection, keys.slice(at, at + KEYS_AT_ONCE))));
+    return found;
+  }
+
+  async digestCounts(compared: ComparedClass, digests: readonly string[]): Promise<Map<string, number>> {
+    const projection = this.project(compared);
+    const rows = await this.query(
+      `SELECT digest, count(*) AS n FROM (SELECT encode(substring(sha256(${projection.row}), 1, 16), 'hex') AS digest ${from(projection, null)} OFFSET 0) AS q WHERE digest = ANY($1::text[]) GROUP BY digest`, [digests]);
+    return new Map(rows.map((row) => [String(row["digest"]), Number(row["n"])]));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.client.end().catch(() => undefined); // its snapshot goes with it
+  }
+
+  // ------------------------------------------------------------ totals
+
+  private async totalsOf(compared: ComparedClass, projection: Projection, request: TotalsRequest, piece: string | null): Promise<Totals> {
+    const currencies = [...new Set(compared.cls.money.map(({ currency }) => currency))];
+    const day = dayExpression(compared, projection, request.days);
+    const whole: Totals[] = [];
+    for (const [i, currency] of (currencies.length === 0 ? [null] : currencies).entries()) {
+      const money = compared.cls.money.filter((one) => one.currency === currency).map(({ column }) => column);
+      const shares = i === 0 ? request.shares : "none";
+      const rows = await this.query(this.totalsSql(projection, day, currency, money, shares, piece));
+      const totals = readTotals(rows, money, request.days);
+      whole.push(i === 0 ? totals : { ...totals, count: 0n, days: [] });
+    }
+    return mergeTotals(whole);
+  }
+
+  private totalsSql(projection: Projection, day: string | null, currency: string | null, money: readonly string[], shares: TotalsRequest["shares"], piece: string | null): string {
+    const inner = [
+      ...(day === null ? [] : [`${day} AS d`]),
+      ...(currency === null ? [] : [`${currencyExpression(projection, currency)} AS c`]),
+      ...money.flatMap((column, i) => [`(${projection.value(column)})::numeric AS m${i}`]),
+      `${hashOf(projection, shares)} AS h`,
+    ];
+    const finite = money.map((_, i) => `CASE WHEN m${i} < 'Infinity' AND m${i} > '-Infinity' THEN m${i} END AS f${i}`);
+    const group = [...(day === null ? [] : ["d"]), ...(currency === null ? [] : ["c"])];
+    const figures = [...group, "count(*) AS rows", this.lanes("count(h)"), ...money.flatMap((_, i) => moneyFigures(i))];
+    const rows = `SELECT ${inner.join(", ")} ${from(projection, piece)} OFFSET 0`;
+    const source = money.length === 0 ? rows : `SELECT q.*, ${finite.join(", ")} FROM (${rows}) AS q`;
+    return `SELECT ${figures.join(", ")} FROM (${source}) AS p${group.length === 0 ? "" : ` GROUP BY ${group.join(", ")}`}`;
+  }
+
+  // ------------------------------------------------------------ by key
+
+  private async lanesOfSlices(projection: Projection, slices: readonly string[]): Promise<Lanes> {
+    const { kind, column, type } = projection.slice;
+    const bounds = kind === "integer"
+      ? `SELECT (s::bigint << 5)::${type} AS lo, ((s::bigint << 5) + 31)::${type} AS hi FROM unnest($1::text[]) AS s`
+      : "SELECT rpad(s, 32, '0')::uuid AS lo, rpad(s, 32, 'f')::uuid AS hi FROM unnest($1::text[]) AS s";
+    const condition = projection.condition === null ? "" : ` AND (${projection.condition})`;
+    const inner = `SELECT sha256(${projection.row}) AS h FROM (${bounds}) AS b JOIN ${projection.table} AS t ON ${column} BETWEEN b.lo AND b.hi${condition} OFFSET 0`;
+    return toLanes((await this.query(`SELECT ${this.lanes()} FROM (${inner}) AS q`, [slices]))[0]!);
+  }
+
+  private async rowsOfKeys(projection: Projection, keys: readonly (readonly string[])[]): Promise<(RowText | null)[]> {
+    const texts = [...projection.texts];
+    const columns = texts.map(([, text], i) => `${text} AS c${i}`).join(", ");
+    const byNumber = new Map<number, RowText>();
+    const rows = projection.key.length === 0
+      ? await this.query(`SELECT DISTINCT ON (w.n) w.n, ${columns} FROM unnest($1::text[]) WITH ORDINALITY AS w (digest, n) JOIN ${projection.table} AS t ON encode(substring(sha256(${projection.row}), 1, 16), 'hex') = w.digest${and(projection)}`, [keys.map((key) => key[0])])
+      : await this.query(this.byKeySql(projection, columns), projection.keyColumns.map((_, i) => keys.map((key) => key[i])));
+    for (const row of rows) byNumber.set(Number(row["n"]), Object.fromEntries(texts.map(([name], i) => [name, (row[`c${i}`] as string | null) ?? null])));
+    return keys.map((_, i) => byNumber.get(i + 1) ?? null);
+  }
+
+  private byKeySql(projection: Projection, columns: string): string {
+    const names = projection.keyColumns.map((_, i) => `k${i}`);
+    const equal = projection.keyColumns.map(({ expression, type }, i) => `${expression} = w.k${i}::${type}`).join(" AND ");
+    return `SELECT w.n, ${columns} FROM unnest(${names.map((_, i) => `$${i + 1}::text[]`).join(", ")}) WITH ORDINALITY AS w (${names.join(", ")}, n) JOIN ${projection.table} AS t ON ${equal}${and(projection)}`;
+  }
+
+  // ------------------------------------------------------------ reading
+
+  private project(compared: ComparedClass): Projection {
+    let projection = this.projections.get(compared);
+    if (projection === undefined) this.projections.set(compared, (projection = project(this.side, compared)));
+    return projection;
+  }
+
+  /** Two 64-bit words of the hash, summed; cheaper where the server turns bytes into numbers by itself. */
+  private lanes(count = "count(*)"): string {
+    const word = (at: number): string => (this.versionNumber >= 180_000
+      ? `substring(h, ${at + 1}, 8)::bigint`
+      : Array.from({ length: 8 }, (_, i) => `(get_byte(h, ${at + i})::bigint << ${56 - 8 * i})`).join(" | "));
+    return `${count} AS n, coalesce(sum(${word(0)}), 0)::text AS a, coalesce(sum(${word(8)}), 0)::text AS b`;
+  }
+
+  protected async query(text: string, values: readonly unknown[] = []): Promise<Record<string, unknown>[]> {
+    return (await this.client.query<Record<string, unknown>>(text, [...values])).rows;
+  }
+
+  /** The whole table at once; under a throttle, ranges of pages with a pause after each. */
+  private async *pieces(projection: Projection): AsyncGenerator<string | null> {
+    const { maxRowsPerSecond } = this.limits;
+    if (maxRowsPerSecond === 0) {
+      yield null;
+      return;
+    }
+    const { pages, rows } = await this.size(projection);
+    const step = Math.max(1, Math.floor((maxRowsPerSecond * pages) / Math.max(1, rows)));
+    for (let page = 0; page < pages; page += step) {
+      const started = performance.now();
+      yield `t.ctid >= '(${page},0)'::tid${page + step < pages ? ` AND t.ctid < '(${page + step},0)'::tid` : ""}`;
+      await sleep(Math.max(0, 1000 - (performance.now() - started)));
+    }
+    if (pages === 0) yield null;
+  }
+
+  private async size(projection: Projection): Promise<{ pages: number; rows: number }> {
+    const [row] = await this.query(`
+      SELECT max(pg_relation_size(relid)) / ${PAGE_BYTES} AS pages, sum(greatest(c.reltuples, 0)) AS rows
+      FROM (SELECT relid FROM pg_partition_tree($1::regclass) WHERE isleaf UNION SELECT $1::regclass) AS tree JOIN pg_class AS c ON c.oid = tree.relid`, [projection.table]);
+    const pages = Number(row!["pages"]);
+    return { pages, rows: Number(row!["rows"]) || pages * 50 };
+  }
+}
+
+// ---------------------------------------------------------------- pieces of SQL
+
+function from(projection: Projection, piece: string | null, more: string | null = null): string {
+  const conditions = [projection.condition, piece, more].filter((condition) => condition !== null);
+  return `FROM ${projection.table} AS t${conditions.length === 0 ? "" : ` WHERE ${conditions.map((condition) => `(${condition})`).join(" AND ")}`}`;
+}
+
+function and(projection: Projection): string {
+  return projection.condition === null ? "" : ` AND (${projection.condition})`;
+}
+
+/** Rows outside of the shares are not rendered at all. */
+function hashOf(projection: Projection, shares: TotalsRequest["shares"]): string {
+  if (shares === "all") return `sha256(${projection.row})`;
+  if (shares === "none" || shares.length === 0) return "NULL::bytea";
+  return `CASE WHEN ((${projection.spread} >> ${SHARE_SHIFT}) & ${SHARE_MASK}) = ANY('{${shares.join(",")}}'::bigint[]) THEN sha256(${projection.row}) END`;
+}
+
+function currencyExpression(projection: Projection, currency: string): string {
+  return currency.startsWith("'") ? quoteLiteral(currency.slice(1, -1)) : `(${projection.value(currency)})::text`;
+}
+
+function dayExpression(compared: ComparedClass, projection: Projection, days: BusinessDays | null): string | null {
+  const { occurredAt } = compared.cls;
+  if (occurredAt === null || days === null) return null;
+  const type = projection.typeOf(occurredAt).baseTypeName;
+  const bounds = type === "date" ? days.dates : type === "timestamp" ? days.wallClock : days.moments;
+  const form = type === "date" ? "date" : type === "timestamp" ? "timestamp" : "timestamptz";
+  return `width_bucket((${projection.value(occurredAt)})::${form}, ${quoteLiteral(`{${bounds.join(",")}}`)}::${form}[])`;
+}
+
+function moneyFigures(i: number): string[] {
+  const special = (name: string, value: string): string => `count(*) FILTER (WHERE f${i} IS NULL AND m${i} = '${value}') AS ${quoteIdent(`${name}${i}`)}`;
+  return [
+    `count(*) - count(m${i}) AS nulls${i}`, special("nan", "NaN"), special("inf", "Infinity"), special("neg", "-Infinity"),
+    `coalesce(sum(f${i}), 0)::text AS sum${i}`, `min(f${i})::text AS min${i}`, `max(f${i})::text AS max${i}`, `max(scale(f${i})) AS scale${i}`,
+  ];
+}
+
+// ---------------------------------------------------------------- reading figures
+
+function toLanes(row: Record<string, unknown>): Lanes {
+  return { count: big(row["n"]), a: big(row["a"]), b: big(row["b"]) };
+}
+
+const big = (value: unknown): bigint => BigInt(String(value));
+
+function readTotals(rows: readonly Record<string, unknown>[], money: readonly string[], days: BusinessDays | null): Totals {
+  const pieces = rows.map((row): Totals => {
+    const day = "d" in row ? dayName(row["d"] as number | null, days!) : null;
+    return { count: big(row["rows"]), days: [{ day, rows: big(row["rows"]) } satisfies DayCount], money: money.map((column, i) => readMoney(row, column, i, day)), lanes: toLanes(row) };
+  });
+  return mergeTotals(pieces);
+}
+
+function dayName(bucket: number | null, days: BusinessDays): string {
+  if (bucket === null) return UNDATED;
+  if (bucket === 0) return EARLIER;
+  return days.names[bucket - 1] ?? LATER;
+}
+
+function readMoney(row: Record<string, unknown>, column: string, i: number, day: string | null): MoneyTotal {
+  const scale = row[`scale${i}`];
+  return {
+    column, day, currency: (row["c"] as string | null) ?? null, rows: big(row["rows"]), nulls: big(row[`nulls${i}`]), nan: big(row[`nan${i}`]),
+    infinite: big(row[`inf${i}`]), negativeInfinite: big(row[`neg${i}`]),
+    sum: String(row[`sum${i}`]), min: (row[`min${i}`] as string | null) ?? null, max: (row[`max${i}`] as string | null) ?? null, scale: scale === null ? null : Number(scale),
+  };
+}

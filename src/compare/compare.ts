@@ -1,0 +1,288 @@
+/**
+ * One comparison: every class at one exact cut; what differs is looked at again at a second one.
+ *
+ * Counts and money are read in full on both sides every time. Hashes are read for the slices that the mirror has touched
+ * since they were last proven, for the shares whose proof is oldest, or for everything. A class is in sync only when all
+ * of that agrees and every part of it has been proven at some cut.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  NotComparable, SHARES, asDualrunError, sameLanes, worstVerdict,
+  type BusinessDays, type ClassComparison, type ComparedClass, type ComparisonDocument, type CutReader, type Position, type ReadLimits, type RowDifference, type Totals, type Verdict,
+} from "../core/index.ts";
+import { oldestProof, type Breaks, type Comparisons, type Proofs, type TouchMarks, type TouchedSlices } from "../state/index.ts";
+import { businessDays } from "./days.ts";
+import { compareDays, compareMoney, moneyDiffers, totalsAgree } from "./figures.ts";
+import { MOST_DIFFERENCES, describe, locate, persisting, type Located } from "./locate.ts";
+
+/** Both sides at one logical moment, as the mirror gives it. */
+export interface Cut {
+  readonly position: Position;
+  readonly by: "slot" | "standby";
+  readonly at: Date;
+  readonly generation: bigint;
+  readonly source: CutReader;
+  readonly target: CutReader;
+  readonly holdMs: number;
+  readonly waitMs: number;
+}
+
+export interface ComparisonSettings {
+  readonly timeZone: string;
+  /** Milliseconds, all of them. */
+  readonly every: number;
+  readonly rescan: number;
+  readonly holdTimeout: number;
+  readonly cutTimeout: number;
+  readonly statementTimeout: number;
+  readonly maxRowsPerSecond: number;
+}
+
+export interface ComparisonMemory {
+  readonly marks: TouchMarks;
+  readonly proofs: Proofs;
+  readonly comparisons: Comparisons;
+  readonly breaks: Breaks;
+}
+
+export interface CompareOptions {
+  readonly settings: ComparisonSettings;
+  readonly memory: ComparisonMemory;
+  readonly classes: readonly ComparedClass[];
+  readonly cut: (limits: ReadLimits, timeouts: { readonly hold: number; readonly cut: number }) => Promise<Cut>;
+  readonly onCut?: (cut: Cut) => void;
+}
+
+export interface CompareRequest {
+  readonly kind: ComparisonDocument["kind"];
+  readonly full: boolean;
+}
+
+const CUT_TRIES = 3;
+const RECHECK_AFTER_MS = 1_000;
+/** Beyond this many touched slices a class is read whole. */
+const SLICES_WORTH_IT = 50_000;
+const ROWS_KEPT = 1_000;
+
+/** Never throws for what goes wrong with a class: that makes it `not_comparable`. */
+export async function compare(options: CompareOptions, request: CompareRequest): Promise<ComparisonDocument> {
+  return new Comparison(options, request).run();
+}
+
+/** A class that differed at the first cut. */
+interface Suspicious {
+  readonly compared: ComparedClass;
+  readonly first: Located;
+  readonly result: ClassComparison;
+}
+
+class Comparison {
+  private readonly options: CompareOptions;
+  private readonly request: CompareRequest;
+  private readonly startedAt = new Date();
+  private readonly started = performance.now();
+  private readonly results = new Map<string, ClassComparison>();
+  private readonly days: Map<string, BusinessDays> = new Map();
+  private head: Pick<ComparisonDocument, "position" | "cutAt" | "cutBy" | "holdMs"> = { position: null, cutAt: null, cutBy: null, holdMs: null };
+
+  constructor(options: CompareOptions, request: CompareRequest) {
+    this.options = options;
+    this.request = request;
+  }
+
+  async run(): Promise<ComparisonDocument> {
+    const { comparisons } = this.options.memory;
+    const id = await comparisons.nextId();
+    try {
+      const suspicious = await this.firstLook();
+      if (suspicious.length > 0) await this.secondLook(suspicious);
+    } catch (error) {
+      this.failRest(reasonOf(error));
+    }
+    const document = this.document(id);
+    await comparisons.save(document);
+    await this.tellBreaks(document);
+    return document;
+  }
+
+  private document(id: string): ComparisonDocument {
+    const classes = [...this.results.values()];
+    return {
+      id, ...this.request, startedAt: this.startedAt.toISOString(), finishedAt: new Date().toISOString(), ...this.head,
+      seconds: (performance.now() - this.started) / 1000, verdict: worstVerdict(classes.map(({ verdict }) => verdict)), classes,
+    };
+  }
+
+  // ------------------------------------------------------------ the cut
+
+  private async cut(): Promise<Cut> {
+    const { settings } = this.options;
+    const limits = { statementTimeout: settings.statementTimeout, maxRowsPerSecond: settings.maxRowsPerSecond };
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const cut = await this.options.cut(limits, { hold: settings.holdTimeout, cut: settings.cutTimeout });
+        this.options.onCut?.(cut);
+        return cut;
+      } catch (error) {
+        if (!(error instanceof NotComparable) || attempt === CUT_TRIES) throw error;
+        await sleep(RECHECK_AFTER_MS);
+      }
+    }
+  }
+
+  private async atCut<T>(work: (cut: Cut) => Promise<T>): Promise<T> {
+    const cut = await this.cut();
+    try {
+      return await work(cut);
+    } finally {
+      await Promise.allSettled([cut.source[Symbol.asyncDispose](), cut.target[Symbol.asyncDispose]()]);
+    }
+  }
+
+  private firstLook(): Promise<Suspicious[]> {
+    return this.atCut(async (cut) => {
+      this.head = { position: cut.position, cutAt: cut.at.toISOString(), cutBy: cut.by, holdMs: cut.holdMs };
+      const suspicious: Suspicious[] = [];
+      for (const compared of this.options.classes) {
+        const result = await this.guarded(compared, () => this.look(cut, compared, this.request.full));
+        this.results.set(compared.cls.name, result);
+        if (result.verdict !== "in_flight") continue;
+        const first = await this.locateOrNull(cut, compared);
+        if (first !== null) suspicious.push({ compared, first, result });
+      }
+      return suspicious;
+    });
+  }
+
+  /** At a later moment, whole: only what differs at both cuts is confirmed. */
+  private async secondLook(suspicious: readonly Suspicious[]): Promise<void> {
+    await sleep(RECHECK_AFTER_MS);
+    await this.atCut(async (cut) => {
+      for (const { compared, first } of suspicious) {
+        this.results.set(compared.cls.name, await this.guarded(compared, () => this.confirm(cut, compared, first)));
+      }
+    }).catch((error: unknown) => {
+      for (const { compared, result } of suspicious) this.results.set(compared.cls.name, { ...result, note: `could not be looked at a second time: ${reasonOf(error)}` });
+    });
+  }
+
+  private async confirm(cut: Cut, compared: ComparedClass, first: Located): Promise<ClassComparison> {
+    const result = await this.look(cut, compared, true);
+    if (result.verdict === "in_sync") {
+      return { ...result, note: "differed at one cut and agreed at the next", differences: { ...result.differences, healed: first.suspects.length } };
+    }
+    const second = await locate(cut, compared);
+    const complete = first.complete && second.complete;
+    const confirmed = persisting(first.suspects, second.suspects);
+    const rows = await describe(cut, compared, confirmed.slice(0, ROWS_KEPT));
+    const count = (kind: RowDifference["kind"]): number => confirmed.filter((suspect) => suspect.kind === kind).reduce((sum, { times }) => sum + times, 0);
+    const verdict: Verdict = confirmed.length > 0 ? "confirmed_out_of_sync" : "in_flight";
+    return {
+      ...result, verdict, rows,
+      note: complete ? result.note : `more than ${MOST_DIFFERENCES} rows differ: they are not all listed`,
+      differences: { missing: count("missing"), extra: count("extra"), mismatched: count("mismatched"), healed: Math.max(0, first.suspects.length - confirmed.length), complete },
+    };
+  }
+
+  // ------------------------------------------------------------ one class
+
+  /** `in_flight` when something differs: to be looked at again. */
+  private async look(cut: Cut, compared: ComparedClass, full: boolean): Promise<ClassComparison> {
+    const started = performance.now();
+    const { marks, proofs } = this.options.memory;
+    const name = compared.cls.name;
+    const [touched, proven] = await Promise.all([marks.upTo(name, cut.generation), proofs.of(name)]);
+    const shares = this.sharesToRead(compared, cut, touched, proven, full);
+    const slices = shares === "all" ? [] : touched.slices ?? [];
+    const request = { days: this.daysOf(compared), shares };
+    const [[source, sourceSlices], [target, targetSlices]] = await Promise.all([cut.source, cut.target].map(async (reader) => [
+      await reader.totals(compared, request), await reader.slices(compared, slices),
+    ] as const)) as [readonly [Totals, Totals["lanes"]], readonly [Totals, Totals["lanes"]]];
+    const agree = totalsAgree(source, target) && sameLanes(sourceSlices, targetSlices);
+    const at = cut.at.toISOString();
+    if (agree) {
+      await proofs.record(name, shares === "all" ? ALL_SHARES : shares, at);
+      await marks.forget(name, cut.generation, touched.upTo);
+    }
+    return {
+      class: name, verdict: agree ? "in_sync" : "in_flight", note: null, position: cut.position, at,
+      sourceRows: source.count.toString(), targetRows: target.count.toString(), difference: (target.count - source.count).toString(),
+      money: compareMoney(source, target), days: compareDays(source, target),
+      hashedRows: (source.lanes.count + sourceSlices.count).toString(),
+      provenSince: oldestProof(agree ? await proofs.of(name) : proven),
+      differences: NO_DIFFERENCES, rows: [], seconds: (performance.now() - started) / 1000,
+    };
+  }
+
+  private sharesToRead(compared: ComparedClass, cut: Cut, touched: TouchedSlices, proven: ReadonlyMap<number, string>, full: boolean): "all" | number[] {
+    if (full || proven.size < SHARES || touched.slices === null || touched.slices.length > SLICES_WORTH_IT) return "all";
+    if (touched.slices.length > 0 && cut.source.sliceKind(compared) === "whole") return "all";
+    const { every, rescan } = this.options.settings;
+    const due = Math.min(SHARES, Math.max(1, Math.ceil((SHARES * every) / rescan)));
+    const oldest = [...proven].toSorted(([, a], [, b]) => (a < b ? -1 : a > b ? 1 : 0)).slice(0, due).map(([share]) => share);
+    return oldest.length === SHARES ? "all" : oldest;
+  }
+
+  private daysOf(compared: ComparedClass): BusinessDays | null {
+    if (compared.cls.occurredAt === null) return null;
+    const { timeZone } = this.options.settings;
+    const declared = compared.cls.occurredAtZone ?? timeZone;
+    let days = this.days.get(declared);
+    if (days === undefined) this.days.set(declared, (days = businessDays(timeZone, declared)));
+    return days;
+  }
+
+  private async locateOrNull(cut: Cut, compared: ComparedClass): Promise<Located | null> {
+    try {
+      return await locate(cut, compared);
+    } catch (error) {
+      const result = this.results.get(compared.cls.name)!;
+      this.results.set(compared.cls.name, { ...result, note: `differs; its rows could not be looked at: ${reasonOf(error)}` });
+      return null;
+    }
+  }
+
+  private async guarded(compared: ComparedClass, work: () => Promise<ClassComparison>): Promise<ClassComparison> {
+    try {
+      return await work();
+    } catch (error) {
+      return notComparable(compared.cls.name, reasonOf(error));
+    }
+  }
+
+  private failRest(reason: string): void {
+    for (const { cls } of this.options.classes) {
+      if (!this.results.has(cls.name)) this.results.set(cls.name, notComparable(cls.name, reason));
+    }
+  }
+
+  // ------------------------------------------------------------ breaks
+
+  private async tellBreaks(document: ComparisonDocument): Promise<void> {
+    const { breaks } = this.options.memory;
+    const at = document.finishedAt!;
+    for (const result of document.classes) {
+      if (result.verdict === "in_sync") await breaks.seenClean(result.class, at);
+      if (result.verdict !== "confirmed_out_of_sync") continue;
+      for (const [category, rows] of Map.groupBy(result.rows, (row) => row.category)) {
+        const money = result.money.filter(moneyDiffers);
+        await breaks.see({ className: result.class, category, rows: rows.reduce((sum, { times }) => sum + times, 0), money, sample: rows }, at, document.id);
+      }
+    }
+  }
+}
+
+const ALL_SHARES: readonly number[] = Array.from({ length: SHARES }, (_, i) => i);
+const NO_DIFFERENCES = { missing: 0, extra: 0, mismatched: 0, healed: 0, complete: true } as const;
+
+function notComparable(name: string, reason: string): ClassComparison {
+  return {
+    class: name, verdict: "not_comparable", note: reason, position: null, at: null, sourceRows: null, targetRows: null, difference: null, money: [], days: [],
+    hashedRows: "0", provenSince: null, differences: NO_DIFFERENCES, rows: [], seconds: 0,
+  };
+}
+
+/** Why it could not be done, without a row's value. */
+function reasonOf(error: unknown): string {
+  return error instanceof NotComparable ? error.message : asDualrunError(error).message;
+}

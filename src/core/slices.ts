@@ -1,0 +1,105 @@
+/**
+ * What the mirror has touched since the last proof, as slices of a class's key space.
+ *
+ * A slice is a small aligned range of the leading key column: 32 consecutive integers, or the UUIDs that share their first
+ * 48 bits. No table of bounds is needed, keys that are added later have their slices already, and both databases find the
+ * rows of a slice by their index. Classes with another kind of key are one slice: they are read whole when touched.
+ */
+import type { SliceKind } from "./comparison.ts";
+import type { ClassBatch, TouchRecord, ValueFormat } from "./ports.ts";
+import type { RecordClass } from "./words.ts";
+
+/** Consecutive integers in a slice. */
+export const SLICE_SIZE = 32n;
+/** Beyond this many the class counts as touched everywhere. */
+export const MOST_SLICES = 200_000;
+
+/** The half-open marks between two cuts. One per session: what was recorded in a transaction that failed is forgotten with it. */
+export class TouchLedger {
+  private readonly kinds: ReadonlyMap<string, SliceKind>;
+  private readonly seen = new Map<string, Set<string> | null>();
+  private fresh = new Map<string, string[] | null>();
+  private readonly integer: (bytes: Buffer, at: number) => string | number;
+  private readonly uuid: (bytes: Buffer, at: number) => string;
+  private now: bigint;
+
+  /** `format` is how the stream's rows are encoded. */
+  constructor(kinds: ReadonlyMap<string, SliceKind>, format: ValueFormat, generation: bigint) {
+    this.kinds = kinds;
+    this.integer = format === "binary" ? binaryIntegerSlice : textIntegerSlice;
+    this.uuid = format === "binary" ? binaryUuidSlice : textUuidSlice;
+    this.now = generation;
+  }
+
+  get generation(): bigint {
+    return this.now;
+  }
+
+  /** From here on marks belong to the next generation; returns the one that has ended. To be called while the pipeline is held. */
+  rotate(): bigint {
+    this.seen.clear();
+    this.fresh = new Map();
+    return this.now++;
+  }
+
+  note(classes: readonly ClassBatch[]): void {
+    for (const { cls, changes } of classes) {
+      if (this.seen.get(cls.name) === null) continue;
+      if (this.kinds.get(cls.name) === "integer") changes.forEachKey((bytes, at) => this.add(cls, this.integer(bytes, at)));
+      else if (this.kinds.get(cls.name) === "uuid") changes.forEachKey((bytes, at) => this.add(cls, this.uuid(bytes, at)));
+      else this.noteWhole(cls);
+    }
+  }
+
+  noteWhole(cls: RecordClass): void {
+    if (this.seen.get(cls.name) === null) return;
+    this.seen.set(cls.name, null);
+    this.fresh.set(cls.name, null);
+  }
+
+  /** What has to be recorded in the transaction that is about to commit. */
+  take(): TouchRecord | null {
+    if (this.fresh.size === 0) return null;
+    const touches = this.fresh;
+    this.fresh = new Map();
+    return { generation: this.now, touches };
+  }
+
+  private add(cls: RecordClass, slice: string | number): void {
+    let seen = this.seen.get(cls.name);
+    if (seen === null) return;
+    if (seen === undefined) this.seen.set(cls.name, (seen = new Set()));
+    const name = String(slice);
+    if (seen.has(name)) return;
+    if (seen.size >= MOST_SLICES) {
+      this.noteWhole(cls);
+      return;
+    }
+    seen.add(name);
+    const fresh = this.fresh.get(cls.name);
+    if (fresh === undefined) this.fresh.set(cls.name, [name]);
+    else fresh?.push(name);
+  }
+}
+
+/** Values stand in a row as an int32 length and their bytes. */
+function binaryIntegerSlice(bytes: Buffer, at: number): number | string {
+  switch (bytes.readInt32BE(at)) {
+    case 2: return bytes.readInt16BE(at + 4) >> 5;
+    case 4: return bytes.readInt32BE(at + 4) >> 5;
+    default: return (bytes.readBigInt64BE(at + 4) >> 5n).toString();
+  }
+}
+
+function textIntegerSlice(bytes: Buffer, at: number): number | string {
+  const text = bytes.toString("latin1", at + 4, at + 4 + bytes.readInt32BE(at));
+  return text.length < 10 ? Number(text) >> 5 : (BigInt(text) >> 5n).toString();
+}
+
+function binaryUuidSlice(bytes: Buffer, at: number): string {
+  return bytes.toString("hex", at + 4, at + 10);
+}
+
+function textUuidSlice(bytes: Buffer, at: number): string {
+  return bytes.toString("latin1", at + 4, at + 4 + bytes.readInt32BE(at)).replaceAll("-", "").slice(0, 12).toLowerCase();
+}
