@@ -375,12 +375,16 @@ class Daemon implements RunningDaemon, DaemonControl {
 
   private async comparable(): ReturnType<VerifierOptions["connect"]> {
     const connected = this.need();
+    const session = (): MirrorSession => {
+      if (this.session === null) throw new NotComparable(`the mirror is ${this.state}`);
+      return this.session;
+    };
     return {
+      ...connected,
       classes: await this.comparedClasses(connected),
-      cut: (limits, timeouts) => {
-        if (this.session === null) throw new NotComparable(`the mirror is ${this.state}`);
-        return this.session.cut(limits, timeouts);
-      },
+      cut: async (limits, timeouts) => session().cut(limits, timeouts),
+      whileHeldAtCut: async (limits, timeouts, work) => session().whileHeldAtCut(limits, timeouts, work),
+      maskKey: () => this.memory(connected.target).settings.maskKey(),
     };
   }
 

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import {
   DualrunError,
-  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type Position, type ReadLimits, type RecordClass,
+  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type Position, type ReadLimits, type RecordClass, type Scratch,
   type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
 } from "../../src/core/index.ts";
 import { connect, connectPool, sqlState } from "./connection.ts";
@@ -14,6 +14,7 @@ import { inspectEndpoint } from "./inspect.ts";
 import { lsnPositions, lsnToBigInt } from "./lsn.ts";
 import { MARK_PREFIX, columnLine, layoutDifferences } from "./pgoutput.ts";
 import { preflightSource } from "./preflight.ts";
+import { openScratch } from "./scratch.ts";
 import { openPostgresSnapshot } from "./snapshot.ts";
 import { openPostgresStream } from "./stream.ts";
 
@@ -96,6 +97,10 @@ export class PostgresSource implements Source {
   async prepareCut(limits: ReadLimits): Promise<CutMaker> {
     if (this.replica === null) return SlotCut.prepare(this.endpoint, this.client, this.name, limits);
     return StandbyCut.prepare(this.replica, this.name, limits, () => this.mark("cut"));
+  }
+
+  scratch(limits: ReadLimits): Promise<Scratch> {
+    return openScratch(this.endpoint, "source", this.name, limits);
   }
 
   async streamHealth(): Promise<StreamHealth> {

@@ -3,7 +3,7 @@ import type pg from "pg";
 import {
   DualrunError,
   type Catalogue, type Checkpoint, type Chunk, type ChunkMark, type ClassBatch, type ComparedClass, type CutReader, type Endpoint, type Finding, type LoadOptions, type LoadResult, type Migration,
-  type Position, type ReadLimits, type RecordClass, type RowBatch, type SliceKind, type SqlExecutor, type Target, type TargetTransaction, type TouchRecord, type ValueFormat, type WriteOptions, type WriteResult,
+  type Position, type ReadLimits, type RecordClass, type RowBatch, type RowRepair, type Scratch, type SliceKind, type SqlExecutor, type Target, type TargetTransaction, type TouchRecord, type ValueFormat, type WriteOptions, type WriteResult,
 } from "../../src/core/index.ts";
 import { connect, connectPool, describe, sqlState, withClient } from "./connection.ts";
 import { sliceKindOf } from "./canonical.ts";
@@ -14,8 +14,10 @@ import { quoteLiteral, quoteTable } from "./identifiers.ts";
 import { inspectEndpoint } from "./inspect.ts";
 import { loadChunk } from "./load.ts";
 import { preflightTarget } from "./preflight.ts";
+import { executeRepairs, repairStatements } from "./repair.ts";
+import { openScratch } from "./scratch.ts";
 import { advance, holdFence, insertChunks, migrateState, recordTouched, readCheckpoint, readChunks, takeOver } from "./state.ts";
-import { WriterSession, writeBatch } from "./writer.ts";
+import { WriterSession, refusal, writeBatch } from "./writer.ts";
 
 /** Nothing that has been confirmed may be lost; plans are fixed to key look-ups; a lock that is never let go is an error. */
 const APPLY_SETTINGS: Readonly<Record<string, string>> = {
@@ -109,6 +111,23 @@ export class PostgresTarget implements Target {
 
   prepareCutReader(limits: ReadLimits): Promise<{ readonly reader: CutReader; snapshot(): Promise<void> }> {
     return prepareTargetReader(this.endpoint, `dualrun ${this.migration}`, limits);
+  }
+
+  scratch(limits: ReadLimits): Promise<Scratch> {
+    return openScratch(this.endpoint, "target", `dualrun ${this.migration}`, limits);
+  }
+
+  repairStatements(compared: ComparedClass, repairs: readonly RowRepair[], masked: ReadonlySet<string>): string[] {
+    return repairStatements(compared, repairs, masked);
+  }
+
+  repair(compared: ComparedClass, repairs: readonly RowRepair[], held: Checkpoint): Promise<void> {
+    return this.fenced(held, async (client) => {
+      await executeRepairs(client, compared, repairs).catch((error: unknown) => {
+        throw refusal(error, compared.cls);
+      });
+      await recordTouched(client, held.stream, held.position!, { generation: 0n, touches: new Map([[compared.cls.name, null]]) });
+    });
   }
 
   async isEmpty(classes: readonly RecordClass[]): Promise<string[]> {

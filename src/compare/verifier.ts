@@ -1,18 +1,34 @@
 /** Keeps the proof going: comparisons by schedule and on demand, one at a time. Its failure never reaches the mirror. */
 import { Cron } from "croner";
 import {
-  DualrunError,
-  type BreakDocument, type BreakResolution, type ClassComparison, type ComparedClass, type ComparisonDocument, type ComparisonQuery, type ProofControl, type ProofState,
+  DualrunError, NotComparable,
+  type BreakDocument, type BreakResolution, type Checkpoint, type ClassComparison, type ComparedClass, type ComparisonDocument, type ComparisonQuery, type DiffDocument,
+  type ProofControl, type ProofState, type ReadLimits, type RepairDocument, type SelfTestDocument, type Source, type Target,
 } from "../core/index.ts";
-import { compare, type ComparisonMemory, type ComparisonSettings, type CompareOptions, type CompareRequest } from "./compare.ts";
+import { compare, type ComparisonMemory, type ComparisonSettings, type CompareOptions, type CompareRequest, type Cut } from "./compare.ts";
+import { diffAt, differencesAt, repairAt, repairsAt } from "./rows.ts";
+import { selfTest } from "./selftest.ts";
 
+/** Statements that a repair shows before it is applied. */
+const STATEMENTS_SHOWN = 1_000;
 /** How exactly the schedule is kept. */
 const TICK_MS = 500;
+
+/** Both sides as a comparison needs them. */
+export interface Comparable {
+  readonly source: Source;
+  readonly target: Target;
+  readonly classes: readonly ComparedClass[];
+  readonly cut: CompareOptions["cut"];
+  /** A cut at which the stream stays held until the work is done. */
+  readonly whileHeldAtCut: <T>(limits: ReadLimits, timeouts: { readonly hold: number; readonly cut: number }, work: (cut: Cut, held: Checkpoint) => Promise<T>) => Promise<T>;
+  readonly maskKey: () => Promise<string>;
+}
 
 export interface VerifierOptions {
   readonly settings: ComparisonSettings & { readonly dailyAt: string };
   /** What is needed for one comparison; throws a DualrunError while there is no mirror. */
-  readonly connect: () => Promise<{ readonly classes: readonly ComparedClass[]; readonly cut: CompareOptions["cut"] }>;
+  readonly connect: () => Promise<Comparable>;
   /** Throws a DualrunError while the target is out of reach. */
   readonly memory: () => ComparisonMemory;
   readonly audit: (who: string, what: string, note: string | null) => Promise<void>;
@@ -55,6 +71,32 @@ export class Verifier implements ProofControl {
 
   async comparison(id: string): Promise<ComparisonDocument | null> {
     return this.options.memory().comparisons.find(id);
+  }
+
+  diff(className: string, limit: number): Promise<DiffDocument> {
+    return this.inTurn(async () => {
+      const both = await this.options.connect();
+      const maskKey = await both.maskKey();
+      return this.atCut(both, (cut) => diffAt(cut, classNamed(both, className), limit, maskKey));
+    });
+  }
+
+  async repair(className: string, apply: boolean, by: string): Promise<RepairDocument> {
+    const planned = await this.inTurn(() => this.planRepair(className));
+    if (!apply || planned.rows === 0) return planned;
+    await this.options.audit(by, `repair of class ${className}: ${planned.rows} rows`, null);
+    const mended = await this.inTurn(() => this.applyRepair(className));
+    const comparison = await this.run({ kind: "manual", className, full: true });
+    await this.options.audit("daemon", `class ${className}: ${mended} rows repaired, then ${comparison.verdict}`, null);
+    if (comparison.verdict === "in_sync") await this.resolveRepaired(className, by);
+    return { ...planned, applied: true, rows: mended, comparison };
+  }
+
+  selfTest(): Promise<SelfTestDocument> {
+    return this.inTurn(async () => {
+      const { source, target } = await this.options.connect();
+      return selfTest(source, target, this.limits);
+    });
   }
 
   async breaks(open: boolean): Promise<readonly BreakDocument[]> {
@@ -105,9 +147,60 @@ export class Verifier implements ProofControl {
 
   /** Waits for its turn. Throws only when nothing could be begun. */
   private run(request: VerifyRequest): Promise<ComparisonDocument> {
-    const turn = this.queue.then(() => this.now(request));
+    return this.inTurn(() => this.now(request));
+  }
+
+  private inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.queue.then(work);
     this.queue = turn.catch(() => undefined); // told to whoever asked
     return turn;
+  }
+
+  private get limits(): ReadLimits {
+    const { statementTimeout, maxRowsPerSecond } = this.options.settings;
+    return { statementTimeout, maxRowsPerSecond };
+  }
+
+  private get timeouts(): { readonly hold: number; readonly cut: number } {
+    const { holdTimeout, cutTimeout } = this.options.settings;
+    return { hold: holdTimeout, cut: cutTimeout };
+  }
+
+  private async atCut<T>({ cut: take }: Comparable, work: (cut: Cut) => Promise<T>): Promise<T> {
+    const cut = await take(this.limits, this.timeouts).catch((error: unknown) => {
+      throw error instanceof NotComparable ? new DualrunError("DR7003", error.message) : error;
+    });
+    try {
+      return await work(cut);
+    } finally {
+      await Promise.allSettled([cut.source[Symbol.asyncDispose](), cut.target[Symbol.asyncDispose]()]);
+    }
+  }
+
+  private async planRepair(className: string): Promise<RepairDocument> {
+    const both = await this.options.connect();
+    const compared = classNamed(both, className);
+    return this.atCut(both, async (cut) => {
+      const { rows, total, complete } = await differencesAt(cut, compared, STATEMENTS_SHOWN);
+      const statements = both.target.repairStatements(compared, await repairsAt(cut, compared, rows), new Set(compared.cls.sensitive));
+      return { class: className, applied: false, rows: total, complete: complete && rows.length === total, statements, comparison: null };
+    });
+  }
+
+  private async applyRepair(className: string): Promise<number> {
+    const both = await this.options.connect();
+    const compared = classNamed(both, className);
+    for (let mended = 0; ;) {
+      const step = await both.whileHeldAtCut(this.limits, this.timeouts, (cut, held) => repairAt(cut, held, both.target, compared));
+      mended += step.rows;
+      if (!step.more) return mended;
+    }
+  }
+
+  private async resolveRepaired(className: string, by: string): Promise<void> {
+    const { breaks } = this.options.memory();
+    for (const { id } of await breaks.list({ open: true, className })) await breaks.resolve(id, "repaired", by, "repaired and compared again");
+    await this.refresh();
   }
 
   private async scheduled(kind: "scheduled" | "daily"): Promise<void> {
@@ -121,10 +214,9 @@ export class Verifier implements ProofControl {
   private async now(request: VerifyRequest): Promise<ComparisonDocument> {
     this.runningSince = new Date();
     try {
-      const { classes, cut } = await this.options.connect();
-      const chosen = request.className === null ? classes : classes.filter(({ cls }) => cls.name === request.className);
-      if (chosen.length === 0) throw new DualrunError("DR1004", request.className === null ? "there are no classes" : `there is no class "${request.className}"`, { next: "See `dualrun status` for the classes." });
-      const document = await compare({ settings: this.options.settings, memory: this.options.memory(), classes: chosen, cut, onCut: this.options.onCut }, { kind: request.kind, full: request.full });
+      const both = await this.options.connect();
+      const chosen = request.className === null ? both.classes : [classNamed(both, request.className)];
+      const document = await compare({ settings: this.options.settings, memory: this.options.memory(), classes: chosen, cut: both.cut, onCut: this.options.onCut }, { kind: request.kind, full: request.full });
       for (const result of document.classes) this.latest.set(result.class, result);
       await this.refresh();
       await this.options.onFinished(document);
@@ -133,6 +225,12 @@ export class Verifier implements ProofControl {
       this.runningSince = null;
     }
   }
+}
+
+function classNamed({ classes }: Comparable, name: string): ComparedClass {
+  const found = classes.find(({ cls }) => cls.name === name);
+  if (found === undefined) throw new DualrunError("DR1004", `there is no class "${name}"`, { next: "See `dualrun status` for the classes." });
+  return found;
 }
 
 const iso = (at: Date | null): string | null => at?.toISOString() ?? null;

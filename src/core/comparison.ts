@@ -131,6 +131,19 @@ export interface SourceCut {
 /** A comparison that could not be made, with the reason an operator reads. The mirror goes on. */
 export class NotComparable extends Error {}
 
+/** Errors that the self-test plants, each of which must be found. */
+export const PLANTED_ERRORS = ["missing row", "extra row", "one cent", "shifted time zone", "swapped pair", "trailing space", "NULL against empty", "case", "scale", "minus zero"] as const;
+export type PlantedError = (typeof PLANTED_ERRORS)[number];
+
+/** A class of its own on one side, seen by nobody else, with the same rows on every side until something is planted. */
+export interface Scratch extends AsyncDisposable {
+  readonly compared: ComparedClass;
+  readonly reader: CutReader;
+  plant(error: PlantedError): Promise<void>;
+  /** As it was made. */
+  restore(): Promise<void>;
+}
+
 // ---------------------------------------------------------------- documents
 
 export type RowDifferenceKind = "missing" | "extra" | "mismatched";
@@ -146,6 +159,18 @@ export interface RowDifference {
   readonly columns: readonly string[];
   readonly category: BreakCategory;
   /** How many such rows, for a class without key. */
+  readonly times: number;
+}
+
+/** What makes one row of the target what the source's is. */
+export interface RowRepair {
+  readonly kind: RowDifferenceKind;
+  readonly key: readonly string[];
+  /** The source's row in the target's form; null for an extra row. */
+  readonly row: RowText | null;
+  /** Columns to set, for `mismatched`. */
+  readonly columns: readonly string[];
+  /** How many equal rows, for a class without key. */
   readonly times: number;
 }
 
@@ -205,6 +230,43 @@ export interface ClassComparison {
   readonly differences: { readonly missing: number; readonly extra: number; readonly mismatched: number; readonly healed: number; readonly complete: boolean };
   readonly rows: readonly RowDifference[];
   readonly seconds: number;
+}
+
+/** A differing row with its values; those of sensitive columns as a keyed hash, so that equal values show as equal. */
+export interface DiffRow {
+  readonly kind: RowDifferenceKind;
+  readonly keyHash: string;
+  readonly key: Readonly<Record<string, string>>;
+  readonly times: number;
+  readonly columns: readonly { readonly name: string; readonly source: string | null; readonly target: string | null }[];
+}
+
+export interface DiffDocument {
+  readonly class: string;
+  readonly position: string;
+  readonly at: string;
+  /** How many rows differ; with `complete` false at least so many. */
+  readonly total: number;
+  readonly complete: boolean;
+  readonly rows: readonly DiffRow[];
+}
+
+export interface RepairDocument {
+  readonly class: string;
+  readonly applied: boolean;
+  readonly rows: number;
+  readonly complete: boolean;
+  /** Values of sensitive columns are left out. */
+  readonly statements: readonly string[];
+  /** The comparison that followed; null when nothing was applied. */
+  readonly comparison: ComparisonDocument | null;
+}
+
+export interface SelfTestDocument {
+  readonly passed: boolean;
+  readonly errors: readonly { readonly error: PlantedError; readonly found: boolean; readonly rows: number }[];
+  /** Unchanged classes were found equal. */
+  readonly equalBefore: boolean;
 }
 
 export interface ComparisonDocument {

@@ -51,6 +51,9 @@ export const ERRORS = {
   DR6001: entry("Too many rows were refused during the snapshot", "Look at `dualrun status`; mend the target's types or constraints, then start again with `--truncate-target`.", EXIT.refused),
   DR6002: entry("The snapshot has been open for too long", "It holds back vacuum on the source. Raise snapshot.maxAge, or copy with more workers.", EXIT.unexpected),
   DR7001: entry("Source and target are not in sync", "`dualrun diff --class C` shows the rows.", EXIT.outOfSync),
+  DR7002: entry("These differences cannot be mended row by row", "Run `dualrun resnapshot --class C`.", EXIT.outOfSync),
+  DR7003: entry("A comparison cannot be made now", "See `dualrun status`; the mirror goes on. Try again when the named condition is over.", EXIT.unexpected),
+  DR7004: entry("The self-test has failed", "This is a defect of dualrun: do not trust its comparisons, and please report it.", EXIT.outOfSync),
   DR9001: entry("Unexpected error", "This is a defect of dualrun: please report it with the log.", EXIT.unexpected),
 } as const satisfies Record<string, ErrorEntry>;
 

@@ -3,7 +3,7 @@ import type { ClassChanges } from "./changes.ts";
 import type { Catalogue, Finding } from "./catalogue.ts";
 import type { Checkpoint, Position, Positions, RecordClass } from "./words.ts";
 import type { TableName } from "./names.ts";
-import type { ComparedClass, CutReader, ReadLimits, SliceKind, SourceCut } from "./comparison.ts";
+import type { ComparedClass, CutReader, ReadLimits, RowRepair, Scratch, SliceKind, SourceCut } from "./comparison.ts";
 
 export interface TlsOptions {
   readonly mode: "disable" | "require" | "verify-ca" | "verify-full";
@@ -125,6 +125,8 @@ export interface Source extends AsyncDisposable {
   openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream>;
   /** Connects what a cut needs, so that taking it is quick. */
   prepareCut(limits: ReadLimits): Promise<CutMaker>;
+  /** For the self-test. */
+  scratch(limits: ReadLimits): Promise<Scratch>;
   streamHealth(): Promise<StreamHealth>;
   /** The present layouts of tables, by `schema.table`; a table that is gone is absent. */
   layouts(tables: readonly TableName[]): Promise<Map<string, TableLayout>>;
@@ -281,6 +283,11 @@ export interface Target extends AsyncDisposable {
   sliceKind(compared: ComparedClass): SliceKind;
   /** Connects a reader; its snapshot is taken by `snapshot`, and everything it reads afterwards is of that moment. */
   prepareCutReader(limits: ReadLimits): Promise<{ readonly reader: CutReader; snapshot(): Promise<void> }>;
+  scratch(limits: ReadLimits): Promise<Scratch>;
+  /** The statements that `repair` stands for, values of `masked` columns left out. */
+  repairStatements(compared: ComparedClass, repairs: readonly RowRepair[], masked: ReadonlySet<string>): string[];
+  /** Writes rows to be what the source's are, in one transaction under the fence; the class counts as touched everywhere. */
+  repair(compared: ComparedClass, repairs: readonly RowRepair[], held: Checkpoint): Promise<void>;
   isEmpty(classes: readonly RecordClass[]): Promise<string[]>;
   truncateAll(classes: readonly RecordClass[], held: Checkpoint): Promise<void>;
   chunks(stream: string): Promise<ChunkMark[]>;

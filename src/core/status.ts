@@ -1,6 +1,6 @@
 /** What the daemon says of itself: the document behind `dualrun status`, `/api/v1/status` and the status page. */
 import type { BreakDocument, BreakResolution } from "./breaks.ts";
-import type { ClassComparison, ComparisonDocument } from "./comparison.ts";
+import type { ClassComparison, ComparisonDocument, DiffDocument, RepairDocument, SelfTestDocument } from "./comparison.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { Phase } from "./words.ts";
 
@@ -95,6 +95,12 @@ export interface ProofControl {
   compare(className: string | null, full: boolean): Promise<ComparisonDocument>;
   comparisons(query: ComparisonQuery): Promise<readonly ComparisonDocument[]>;
   comparison(id: string): Promise<ComparisonDocument | null>;
+  /** The rows of a class that differ now, at most `limit` of them. */
+  diff(className: string, limit: number): Promise<DiffDocument>;
+  /** The statements that would mend the target, and with `apply` their execution and a comparison. */
+  repair(className: string, apply: boolean, by: string): Promise<RepairDocument>;
+  /** Plants known errors on classes of its own on both sides. */
+  selfTest(): Promise<SelfTestDocument>;
   breaks(open: boolean): Promise<readonly BreakDocument[]>;
   /** null: there is no such break that is open. */
   resolveBreak(id: string, resolution: BreakResolution, note: string, by: string): Promise<BreakDocument | null>;

@@ -319,7 +319,22 @@ export class MirrorSession {
    * One logical moment on both sides: the stream is held, the source's moment is taken behind it, the stream goes on to that
    * moment and is held again until the target's snapshot stands. NotComparable, with the stream going on, where that takes too long.
    */
-  async cut(limits: ReadLimits, timeouts: CutTimeouts): Promise<ExactCut> {
+  cut(limits: ReadLimits, timeouts: CutTimeouts): Promise<ExactCut> {
+    return this.atCut(limits, timeouts, (cut) => Promise.resolve(cut));
+  }
+
+  /** The same, with the stream held until `work` is done: what it writes to the target is as if it stood in the log there. */
+  async whileHeldAtCut<T>(limits: ReadLimits, timeouts: CutTimeouts, work: (cut: ExactCut, held: Checkpoint) => Promise<T>): Promise<T> {
+    return this.atCut(limits, timeouts, async (cut, held) => {
+      try {
+        return await work(cut, held);
+      } finally {
+        await Promise.allSettled([cut.source[Symbol.asyncDispose](), cut.target[Symbol.asyncDispose]()]);
+      }
+    });
+  }
+
+  private async atCut<T>(limits: ReadLimits, timeouts: CutTimeouts, work: (cut: ExactCut, held: Checkpoint) => Promise<T>): Promise<T> {
     const { pipeline } = this;
     if (pipeline === null) throw new NotComparable("the mirror is not streaming");
     if (this.tolerant.size > 0) throw new NotComparable("the copy is not complete");
@@ -328,13 +343,16 @@ export class MirrorSession {
       const maker = stack.use(await this.options.source.prepareCut(limits));
       const target = await this.options.target.prepareCutReader(limits);
       stack.use(target.reader);
-      const cut = await this.heldCut(pipeline, maker, target, timeouts);
+      const result = await this.heldCut(pipeline, maker, target, timeouts, work);
       stack.move();
-      return cut;
+      return result;
     });
   }
 
-  private async heldCut(pipeline: Pipeline, maker: CutMaker, target: { readonly reader: CutReader; snapshot(): Promise<void> }, timeouts: CutTimeouts): Promise<ExactCut> {
+  private async heldCut<T>(
+    pipeline: Pipeline, maker: CutMaker, target: { readonly reader: CutReader; snapshot(): Promise<void> }, timeouts: CutTimeouts,
+    work: (cut: ExactCut, held: Checkpoint) => Promise<T>,
+  ): Promise<T> {
     const ceiling = await this.holdWithin(pipeline, null, timeouts.cut);
     const since = performance.now();
     let taken: SourceCut;
@@ -353,10 +371,10 @@ export class MirrorSession {
       try {
         await target.snapshot();
         const generation = this.options.ledger.rotate();
-        return {
+        return await work({
           position: taken.position, by: taken.by, at: new Date(), generation, source: taken.reader, target: target.reader,
           holdMs: firstHold + performance.now() - heldSince, waitMs: heldSince - since - firstHold,
-        };
+        }, hold.checkpoint);
       } finally {
         hold.release();
       }

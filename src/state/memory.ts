@@ -1,5 +1,5 @@
 /** What the daemon remembers across restarts, one class per table. All of it stands in the target. */
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { formatAgreement, parseAgreement, type Agreement, type AuditEntry, type Conflict, type Phase, type Position, type SqlExecutor } from "../core/index.ts";
 
 /** Small facts by name: the phase, whether the operator has paused. */
@@ -26,6 +26,15 @@ export class Settings {
 
   setPaused(paused: boolean): Promise<void> {
     return this.set("paused", paused ? "yes" : "no");
+  }
+
+  /** The key of masked values: made once, so that equal values are shown alike from day to day. */
+  async maskKey(): Promise<string> {
+    const known = await this.get("mask-key");
+    if (known !== null) return known;
+    const key = randomBytes(32).toString("hex");
+    await this.set("mask-key", key);
+    return key;
   }
 
   private async get(name: string): Promise<string | null> {

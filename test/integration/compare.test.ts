@@ -136,6 +136,44 @@ describe("a comparison", () => {
       [["texts", 1, 0, 0, "missing"], ["uuids", 0, 0, 1, "rounding"], ["pairs", 0, 0, 1, "mismatched"], ["bag", 0, 2, 0, "duplicate"], ["lines", 0, 0, 1, "mismatched"], ["orders", 0, 0, 1, "mapping"]]);
   });
 
+  test("shows rows with masked values, mends them and settles their breaks", async (context) => {
+    await using mirror = await running(context, `${INVOICES}; CREATE TABLE bag (a integer)`, `${FILL}; ALTER TABLE bag REPLICA IDENTITY FULL; INSERT INTO bag SELECT g % 3 FROM generate_series(1, 30) AS g`, { classes: [...CLASSES, { source: "public.bag" }] });
+    const { proof } = mirror.daemon.control;
+    await mirror.target.query("UPDATE invoices SET total = total + 1, customer = 'secret name' WHERE id = 7; DELETE FROM invoices WHERE id = 8; INSERT INTO invoices (id, customer, note) VALUES (-5, 'x', 'extra'); INSERT INTO bag VALUES (1), (1), (99)");
+    const diff = await proof.diff("invoices", 10);
+    expect(diff).toMatchObject({ total: 3, complete: true });
+    const changed = diff.rows.find(({ kind }) => kind === "mismatched")!;
+    expect(changed).toMatchObject({ key: { id: "7" }, columns: [{ name: "customer" }, { name: "total", source: "7.07", target: "8.07" }] });
+    expect(JSON.stringify(diff)).not.toMatch(/secret name|"c7"/);
+    await proof.compare(null, true);
+    expect(await proof.breaks(true)).toHaveLength(5);
+    const planned = await proof.repair("invoices", false, "ann");
+    expect(planned).toMatchObject({ applied: false, rows: 3 });
+    expect(planned.statements.join("\n")).not.toMatch(/secret name|'c7'/);
+    expect(planned.statements.map((statement) => statement.split(" ")[0])).toEqual(["DELETE", "UPDATE", "INSERT"]);
+    expect(await proof.repair("invoices", true, "ann")).toMatchObject({ applied: true, rows: 3, comparison: { verdict: "in_sync" } });
+    expect(await proof.repair("bag", true, "ann")).toMatchObject({ applied: true, rows: 3, comparison: { verdict: "in_sync" } });
+    expect(await proof.breaks(true)).toEqual([]);
+    expect(await mirror.differences("invoices", "bag")).toEqual([]);
+    expect((await mirror.daemon.control.audit()).map(({ what }) => what)).toEqual(expect.arrayContaining(["repair of class invoices: 3 rows"]));
+  });
+
+  test("proves itself", async (context) => {
+    await using mirror = await running(context, INVOICES, FILL, { classes: CLASSES });
+    const result = await mirror.daemon.control.proof.selfTest();
+    expect(result.errors.filter(({ found }) => !found)).toEqual([]);
+    expect(result).toMatchObject({ passed: true, equalBefore: true });
+  });
+
+  test("a writer that does not end is not waited for", async (context) => {
+    await using mirror = await running(context, INVOICES, FILL, { classes: CLASSES, comparison: { every: "31d", holdTimeout: "300ms" } });
+    await mirror.source.query("BEGIN; UPDATE invoices SET note = 'open' WHERE id = 1");
+    const blocked = await mirror.daemon.control.proof.compare(null, false);
+    expect(only(blocked)).toMatchObject({ verdict: "not_comparable", note: expect.stringContaining("did not end within 300 ms") });
+    await mirror.source.query("COMMIT");
+    expect(only(await mirror.daemon.control.proof.compare(null, true)).verdict).toBe("in_sync");
+  });
+
   test("a source that would refuse its own updates is refused before anything is touched", async (context) => {
     const pair = await orSkip(context, sharedPair());
     await using mirror = await TestMirror.make(await pair.fresh("compare"), "CREATE TABLE g (id integer PRIMARY KEY, a integer, b integer GENERATED ALWAYS AS (a * 2) STORED)", "ALTER TABLE g REPLICA IDENTITY FULL");

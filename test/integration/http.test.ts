@@ -29,6 +29,8 @@ const snapshot = { position: "0/8", openedAt: "2026-01-01T00:00:00.000Z", ageSec
 const nothingProven: ProofControl = {
   state: () => ({ runningSince: null, nextAt: null, classes: [], openBreaks: [] }),
   compare: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
+  diff: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")), repair: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
+  selfTest: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
   comparisons: async () => [], comparison: async () => null, breaks: async () => [], resolveBreak: async () => null,
 };
 
