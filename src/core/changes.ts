@@ -203,11 +203,14 @@ export class ClassChanges {
     this.slotNet = [];
   }
 
-  /** Adds a change; `next` and `previous` are offsets of tuples in `source`, -1 where there is none. */
+  /**
+   * Adds a change; `next` and `previous` are offsets of tuples in `source`, -1 where there is none.
+   * An insert's before image, of a row that enters the class, only fills what is UNCHANGED.
+   */
   add(op: number, source: Buffer, next: number, previous: number): void {
     const row = this.newRow(op);
     if (op !== OP.insert && this.slots === null) this.buildIndex(row);
-    if (previous >= 0) this.oldAt[row] = this.appendOld(source, previous);
+    if (previous >= 0 && op !== OP.insert) this.oldAt[row] = this.appendOld(source, previous);
     if (next >= 0) {
       this.newAt[row] = this.news.used;
       if (this.appendNew(source, next, this.plan.fullBeforeImage ? previous : -1)) this.flags[row]! |= PARTIAL;
