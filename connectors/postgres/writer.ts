@@ -22,7 +22,6 @@ class RowCountMismatch extends Error {}
 
 /** What the writer knows of a class's table, worked out once per session. */
 interface ClassSql {
-  readonly index: number;
   readonly table: string;
   readonly columns: readonly string[];
   readonly columnList: string;
@@ -38,6 +37,9 @@ export class WriterSession {
   private readonly known = new Map<string, ClassSql>();
   private readonly staged = new Set<string>();
   private createdNow: string[] = [];
+  /** How many of `createdNow` stood before the latest savepoint. */
+  private createdBefore = 0;
+  private readonly statementNames = new Map<string, string>();
   private usedNow = new Set<string>();
 
   constructor(client: pg.Client) {
@@ -49,7 +51,6 @@ export class WriterSession {
     if (known !== undefined) return known;
     const columns = cls.columns.map((column) => column.target);
     const sql: ClassSql = {
-      index: this.known.size,
       table: quoteTable(cls.target),
       columns,
       columnList: columns.map(quoteIdent).join(", "),
@@ -79,9 +80,22 @@ export class WriterSession {
     this.usedNow = new Set();
   }
 
-  rolledBackToSavepoint(): void {
-    for (const stage of this.createdNow) this.staged.delete(stage);
-    this.createdNow = [];
+  async savepoint(): Promise<void> {
+    await this.client.query("SAVEPOINT dualrun_write");
+    this.createdBefore = this.createdNow.length;
+  }
+
+  async rollBackToSavepoint(): Promise<void> {
+    await this.client.query("ROLLBACK TO SAVEPOINT dualrun_write");
+    for (const stage of this.createdNow.splice(this.createdBefore)) this.staged.delete(stage);
+  }
+
+  /** Runs a statement that will come again; returns how many rows it hit. The server tells names apart by their first 63 bytes only. */
+  async execute(text: string, values: readonly unknown[] = []): Promise<number> {
+    let name = this.statementNames.get(text);
+    if (name === undefined) this.statementNames.set(text, (name = `dualrun ${this.statementNames.size}`));
+    const { rowCount } = await this.client.query({ name, text, values: [...values] });
+    return rowCount ?? 0;
   }
 
   private async keyOperators(cls: RecordClass): Promise<string[]> {
@@ -115,7 +129,7 @@ export async function writeBatch(session: WriterSession, classes: readonly Class
   const careful = new Set(classes.filter(({ changes }) => changes.ordered).map(({ cls }) => cls.name));
   while (true) {
     let current: RecordClass | null = null;
-    await session.client.query("SAVEPOINT dualrun_write");
+    await session.savepoint();
     try {
       const result = { conflicts: [] as Conflict[], ordered: [...careful] };
       for (const { cls, changes } of classes) {
@@ -127,8 +141,7 @@ export async function writeBatch(session: WriterSession, classes: readonly Class
     } catch (error) {
       if (current === null || current.key.length === 0 || careful.has(current.name) || !isDataError(error)) throw refusal(error, current);
       careful.add(current.name);
-      await session.client.query("ROLLBACK TO SAVEPOINT dualrun_write");
-      session.rolledBackToSavepoint();
+      await session.rollBackToSavepoint();
     }
   }
 }
@@ -187,7 +200,7 @@ class ClassWriter {
     const keyed = this.changes.hasKey;
     await this.session.stage(this.sql, keyed ? this.cls.key : columns, gatherRows(this.changes.keyBytes, offsets), this.format);
     const hit = keyed
-      ? await this.execute("delete", `DELETE FROM ${table} AS t USING ${this.sql.stage} AS s WHERE ${this.keyMatch()}`)
+      ? await this.session.execute(`DELETE FROM ${table} AS t USING ${this.sql.stage} AS s WHERE ${this.keyMatch()}`)
       : await this.deleteEqualRows();
     if (hit !== offsets.length) this.missing("delete-found-none", offsets.length - hit);
   }
@@ -201,7 +214,7 @@ class ClassWriter {
     const payload = unchanged.length === 0 ? gatherRows(this.changes.rowBytes, offsets) : gatherColumns(this.changes.rowBytes, offsets, written);
     await this.session.stage(this.sql, written.map((i) => columns[i]!), payload, this.format);
     const assignments = set.map((i) => `${quoteIdent(columns[i]!)} = s.${quoteIdent(columns[i]!)}`).join(", ");
-    const hit = await this.execute(`update ${unchanged.join(",")}`, `UPDATE ${table} AS t SET ${assignments} FROM ${stage} AS s WHERE ${this.keyMatch()}`);
+    const hit = await this.session.execute(`UPDATE ${table} AS t SET ${assignments} FROM ${stage} AS s WHERE ${this.keyMatch()}`);
     if (hit !== rows.length) this.missing("update-found-none", rows.length - hit);
   }
 
@@ -214,7 +227,7 @@ class ClassWriter {
     const { table, stage, columns } = this.sql;
     const image = (alias: string): string => `ROW(${columns.map((column) => `${alias}.${quoteIdent(column)}`).join(", ")})::text`;
     await this.session.client.query("SET LOCAL enable_hashjoin = on");
-    const hit = await this.execute("delete equal", `
+    const hit = await this.session.execute(`
       WITH wanted AS (SELECT ${image("s")} AS image, count(*) AS n FROM ${stage} AS s GROUP BY 1),
       found AS (
         SELECT t.tableoid AS part, t.ctid AS place, w.n, row_number() OVER (PARTITION BY w.image) AS k
@@ -228,11 +241,6 @@ class ClassWriter {
     if (this.tolerant) return;
     if (this.changes.hasKey) throw new RowCountMismatch();
     for (let i = 0; i < count; i++) this.conflict(kind, "");
-  }
-
-  private async execute(name: string, text: string): Promise<number> {
-    const { rowCount } = await this.session.client.query({ name: `${this.sql.index} ${name}`, text });
-    return rowCount ?? 0;
   }
 
   // ------------------------------------------------------------ in log order
@@ -292,12 +300,10 @@ class ClassWriter {
   private async insertRow(row: number, mustBeNew: boolean): Promise<void> {
     const { table, columnList, columns } = this.sql;
     const values = this.values(row);
-    const { rowCount } = await this.session.client.query({
-      name: `${this.sql.index} insert`,
-      text: `INSERT INTO ${table} (${columnList}) OVERRIDING SYSTEM VALUE VALUES (${columns.map((_, i) => `$${i + 1}`).join(", ")}) ON CONFLICT (${this.cls.key.map(quoteIdent).join(", ")}) DO NOTHING`,
-      values,
-    });
-    if (rowCount === 1) return;
+    const inserted = await this.session.execute(
+      `INSERT INTO ${table} (${columnList}) OVERRIDING SYSTEM VALUE VALUES (${columns.map((_, i) => `$${i + 1}`).join(", ")}) ON CONFLICT (${this.cls.key.map(quoteIdent).join(", ")}) DO NOTHING`,
+      values);
+    if (inserted === 1) return;
     if (mustBeNew) this.conflict("insert-found-row", this.hashOf(row));
     await this.updateKey(values, this.sql.keyIndexes.map((i) => values[i]), false);
   }
@@ -306,17 +312,12 @@ class ClassWriter {
     const { table, columns, keyIndexes } = this.sql;
     const set = columns.flatMap((_, i) => (values[i] === undefined || (!moves && keyIndexes.includes(i)) ? [] : [i]));
     if (set.length === 0) return 1;
-    const { rowCount } = await this.session.client.query({
-      name: `${this.sql.index} update ${moves ? "key " : ""}${set.join(",")}`,
-      text: `UPDATE ${table} SET ${set.map((i, n) => `${quoteIdent(columns[i]!)} = $${n + 1}`).join(", ")} WHERE ${this.keyIs(set.length)}`,
-      values: [...set.map((i) => values[i]), ...key],
-    });
-    return rowCount ?? 0;
+    const assignments = set.map((i, n) => `${quoteIdent(columns[i]!)} = $${n + 1}`).join(", ");
+    return this.session.execute(`UPDATE ${table} SET ${assignments} WHERE ${this.keyIs(set.length)}`, [...set.map((i) => values[i]), ...key]);
   }
 
-  private async deleteKey(key: readonly unknown[]): Promise<number> {
-    const { rowCount } = await this.session.client.query({ name: `${this.sql.index} delete key`, text: `DELETE FROM ${this.sql.table} WHERE ${this.keyIs(0)}`, values: [...key] });
-    return rowCount ?? 0;
+  private deleteKey(key: readonly unknown[]): Promise<number> {
+    return this.session.execute(`DELETE FROM ${this.sql.table} WHERE ${this.keyIs(0)}`, key);
   }
 
   private keyIs(offset: number): string {
