@@ -82,9 +82,10 @@ async function fillRowByRow(
   return { copied: copied - refused, refused };
 }
 
+/** Without their modifiers: an explicit cast to varchar(3) cuts, an assignment refuses. */
 async function columnTypes(client: pg.Client, cls: RecordClass): Promise<string[]> {
   const { rows } = await client.query<{ name: string; type: string }>(
-    "SELECT attname AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0", [quoteTable(cls.target)]);
+    "SELECT attname AS name, format_type(atttypid, -1) AS type FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0", [quoteTable(cls.target)]);
   const byName = new Map(rows.map((row) => [row.name, row.type]));
   return cls.columns.map((column) => byName.get(column.target)!);
 }

@@ -171,6 +171,15 @@ describe("rules", () => {
     expect(status.classes[0]!.conflicts).toBe(0);
   });
 
+  test("a value that is too long for the target is refused, never cut, however many may be", async (context) => {
+    await using mirror = await mirrorOf(context, "SELECT 1");
+    await mirror.source.query("CREATE TABLE m (id integer PRIMARY KEY, a text, c char(3), b bit(3)); INSERT INTO m VALUES (1, 'o', 'x', B'101'), (2, 'p', 'y', B'110')");
+    await mirror.target.query("CREATE TABLE m (id integer PRIMARY KEY, a varchar(4), c char(3), b bit(3))");
+    await mirror.start({ classes: [{ name: "m", source: "public.m", columns: { a: { map: { o: "open", p: "paid in full" } } } }], snapshot: { maxRefusedShare: 1 } });
+    await mirror.streaming();
+    expect((await mirror.target.query("SELECT id, a, c, b::text FROM m ORDER BY id")).rows).toEqual([{ id: 1, a: "open", c: "x  ", b: "101" }]);
+  });
+
   test("a value that the map does not know halts", async (context) => {
     await using mirror = await ruled(context);
     await mirror.source.query("INSERT INTO orders VALUES (60, 'secret-state', 9, NULL, NULL)");
