@@ -4,7 +4,7 @@
  */
 import {
   DualrunError, ENTRY, ENTRY_WORDS, tupleEnd,
-  type ChangeBlock, type Position, type SchemaChange, type StreamTable, type TableName,
+  type ChangeBlock, type Position, type SchemaChange, type StreamTable, type TableLayout, type TableName,
 } from "../../src/core/index.ts";
 import { formatLsn } from "./lsn.ts";
 
@@ -23,8 +23,15 @@ export const MARK_PREFIX = "dualrun";
 /** Prefix of the message that the optional event trigger writes. */
 export const DDL_PREFIX = "dualrun.ddl";
 
-/** Layouts that were agreed upon, by `schema.table`: one line per column as `columnLine` writes it. */
-export type Layouts = ReadonlyMap<string, readonly string[]>;
+/** Layouts that were agreed upon, by `schema.table`: one line per column as `columnLine` writes it, and the facts below among others. */
+export type Layouts = ReadonlyMap<string, TableLayout>;
+
+/** Begin of the fact that tells a table's OID: a renamed table is still the same. */
+export const RELATION_FACT = "relation ";
+/** Begin of the fact that tells how the log names a row: `d`, `i`, `f`, `n`. */
+export const IDENTITY_FACT = "replica identity ";
+/** Begin of the fact that tells by which columns, in their order in the table. */
+export const KEY_FACT = "log key ";
 
 /** How a column stands in a layout. */
 export function columnLine(name: string, typeOid: number, typeModifier: number): string {
@@ -87,6 +94,7 @@ export class PgOutputDecoder {
   headLow = 0;
   private readonly byOid = new Map<number, number>();
   private readonly layouts: Layouts;
+  private readonly agreedNames: ReadonlyMap<number, string>;
   private readonly onReplyRequested: () => void;
   private lastOid = -1;
   private lastTable = -1;
@@ -94,6 +102,7 @@ export class PgOutputDecoder {
 
   constructor(layouts: Layouts, onReplyRequested: () => void) {
     this.layouts = layouts;
+    this.agreedNames = namesByOid(layouts);
     this.onReplyRequested = onReplyRequested;
   }
 
@@ -175,22 +184,24 @@ export class PgOutputDecoder {
   private relation(block: PgBlock, chunk: Buffer, start: number): void {
     const oid = chunk.readInt32BE(start);
     const reader = new TextReader(chunk, start + 4);
-    const schema = reader.text() || "pg_catalog";
-    const name = reader.text();
-    const identity = reader.byte();
+    const present = `${reader.text() || "pg_catalog"}.${reader.text()}`;
+    const name = this.agreedNames.get(oid >>> 0) ?? present;
+    const identity = String.fromCharCode(reader.byte());
     const columns: string[] = [];
+    const key: string[] = [];
     const lines: string[] = [];
     for (let left = reader.int16(); left > 0; left--) {
-      reader.byte();
+      const isKey = (reader.byte() & 1) !== 0;
       const column = reader.text();
       columns.push(column);
+      if (isKey) key.push(column);
       lines.push(columnLine(column, reader.int32() >>> 0, reader.int32()));
     }
-    const table: PgTable = { table: { schema, name }, columns, lines, fullBeforeImage: identity === code("f") };
+    const table: PgTable = { table: tableName(name), columns, lines, fullBeforeImage: identity === "f" };
     const known = this.byOid.get(oid);
     const index = known ?? this.tables.length;
-    const agreed = this.layouts.get(`${schema}.${name}`) ?? (known === undefined ? lines : this.tables[known]!.lines);
-    const differences = layoutDifferences(agreed, lines);
+    const agreed = this.layouts.get(name) ?? { columns: known === undefined ? lines : this.tables[known]!.lines, facts: [] };
+    const differences = [...layoutDifferences(agreed.columns, lines), ...identityDifferences(agreed.facts, identity, key)];
     if (differences.length > 0) this.schemaEntry(block, index, { table: table.table, differences });
     this.tables[index] = table;
     this.byOid.set(oid, index);
@@ -267,12 +278,27 @@ export function layoutDifferences(agreed: readonly string[], found: readonly str
   return out;
 }
 
+/** Another identity names rows by other columns: what was compiled for the old one would read NULL where nothing was sent. */
+function identityDifferences(agreed: readonly string[], identity: string, key: readonly string[]): string[] {
+  const found = [`${IDENTITY_FACT}${identity}`, ...(identity === "f" ? [] : [`${KEY_FACT}${key.join(", ")}`])];
+  return agreed.filter((fact) => (fact.startsWith(IDENTITY_FACT) || fact.startsWith(KEY_FACT)) && !found.includes(fact)).map((fact) => `no longer holds: ${fact}`);
+}
+
+function namesByOid(layouts: Layouts): ReadonlyMap<number, string> {
+  return new Map([...layouts].flatMap(([name, { facts }]) => facts
+    .filter((fact) => fact.startsWith(RELATION_FACT))
+    .map((fact): [number, string] => [Number(fact.slice(RELATION_FACT.length)), name])));
+}
+
+function tableName(key: string): TableName {
+  const dot = key.indexOf(".");
+  return { schema: key.slice(0, dot), name: key.slice(dot + 1) };
+}
+
 /** The event trigger writes `schema.table command`. */
 function announcedChange(content: string): SchemaChange {
   const [identity = "", ...command] = content.split("\n");
-  const dot = identity.indexOf(".");
-  const table: TableName = { schema: identity.slice(0, dot), name: identity.slice(dot + 1) };
-  return { table, differences: [command.join(" ")] };
+  return { table: tableName(identity), differences: [command.join(" ")] };
 }
 
 function unknownMessage(what: string, letter: number): DualrunError {

@@ -12,7 +12,7 @@ import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
 import { inspectEndpoint } from "./inspect.ts";
 import { lsnPositions, lsnToBigInt } from "./lsn.ts";
-import { MARK_PREFIX, columnLine, layoutDifferences } from "./pgoutput.ts";
+import { IDENTITY_FACT, KEY_FACT, MARK_PREFIX, RELATION_FACT, columnLine, layoutDifferences } from "./pgoutput.ts";
 import { preflightSource } from "./preflight.ts";
 import { openScratch } from "./scratch.ts";
 import { openPostgresSnapshot } from "./snapshot.ts";
@@ -90,8 +90,7 @@ export class PostgresSource implements Source {
   }
 
   openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream> {
-    const columns = new Map([...layouts].map(([table, layout]) => [table, layout.columns]));
-    return openPostgresStream(this.endpoint, { slot: this.name, publication: this.name, after, format, layouts: columns, signal });
+    return openPostgresStream(this.endpoint, { slot: this.name, publication: this.name, after, format, layouts, signal });
   }
 
   async prepareCut(limits: ReadLimits): Promise<CutMaker> {
@@ -257,7 +256,11 @@ const LAYOUTS = `
     (SELECT json_agg(json_build_object('name', a.attname, 'type', a.atttypid::text, 'modifier', a.atttypmod) ORDER BY a.attnum)
      FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') AS columns,
     array_cat(
-      ARRAY['replica identity ' || c.relreplident::text, 'relation ' || c.oid::text],
+      array_remove(ARRAY[
+        '${IDENTITY_FACT}' || c.relreplident::text, '${RELATION_FACT}' || c.oid::text,
+        (SELECT '${KEY_FACT}' || string_agg(a.attname, ', ' ORDER BY a.attnum)
+         FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+         WHERE i.indrelid = c.oid AND (c.relreplident = 'd' AND i.indisprimary AND i.indimmediate OR c.relreplident = 'i' AND i.indisreplident))], NULL),
       ARRAY(SELECT 'partition ' || t.relid::regclass::text || ' in file ' || pg_relation_filenode(t.relid)::text
             FROM pg_partition_tree(c.oid) AS t WHERE c.relkind = 'p' AND t.isleaf AND t.relid <> c.oid ORDER BY 1)) AS facts,
     EXISTS (SELECT 1 FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = $3 AND r.prrelid = c.oid) AS streamed

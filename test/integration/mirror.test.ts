@@ -249,6 +249,35 @@ describe("what does not agree", () => {
     expect((await mirror.daemon.control.audit()).map(({ what }) => what)).toContain("schema accepted");
   });
 
+  test.for([
+    ["full before images end", "CREATE TABLE f (id integer PRIMARY KEY, code integer NOT NULL UNIQUE, body text)", "ALTER TABLE f REPLICA IDENTITY FULL;",
+      "ALTER TABLE f REPLICA IDENTITY DEFAULT; UPDATE f SET id = 100 WHERE id = 2"],
+    ["the primary key moves to another column", "CREATE TABLE f (id integer NOT NULL, code integer NOT NULL UNIQUE, body text, CONSTRAINT f_pkey PRIMARY KEY (id))", "",
+      "ALTER TABLE f DROP CONSTRAINT f_pkey, ADD PRIMARY KEY (code); DELETE FROM f WHERE id = 2"],
+  ] as const)("%s: halts before the first row that is named otherwise", async ([, table, identity, change], context) => {
+    await using mirror = await running(context, table, `${identity} INSERT INTO f SELECT g, g * 10, ${BIG} FROM generate_series(1, 9) AS g`);
+    await mirror.apply("UPDATE f SET body = 'short' WHERE id = 1");
+    await mirror.source.query(change);
+    const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
+    expect(halt!.code).toBe("DR5001");
+    expect(halt!.details.join()).toMatch(/no longer holds: (replica identity f|log key id)/);
+    expect((await mirror.target.query("SELECT id, length(body) > 1000 AS whole FROM f WHERE id IN (2, 100)")).rows).toEqual([{ id: 2, whole: true }]);
+    await mirror.daemon.control.acceptSchema("identity", "test");
+    await mirror.streaming();
+    await mirror.apply("UPDATE f SET body = 'x' WHERE id = 3");
+    expect(await mirror.differences("f")).toEqual([]);
+  });
+
+  test("what was written under another name of a table counts", async (context) => {
+    await using mirror = await running(context, TABLE, ROWS);
+    await mirror.stop();
+    await mirror.source.query("ALTER TABLE t RENAME TO renamed; INSERT INTO renamed VALUES (100, 'new'); ALTER TABLE renamed RENAME TO t");
+    await mirror.start();
+    await mirror.streaming();
+    await mirror.apply();
+    expect(await mirror.differences("t")).toEqual([]);
+  });
+
   test("a class is copied again under the running mirror", async (context) => {
     await using mirror = await running(context, TABLE, ROWS);
     await mirror.target.query("UPDATE t SET v = 'damaged' WHERE id < 10");
