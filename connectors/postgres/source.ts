@@ -247,9 +247,13 @@ export class PostgresSource implements Source {
   }
 }
 
+/** CREATE TABLE … PARTITION OF attaches 3 command numbers after it has made the table; CREATE, INSERT and ATTACH need 6 and more. */
+const PARTITION_COMMANDS = 4;
+
 /**
  * Columns as the stream describes them, and the facts that a change stream through a partition root does not tell:
- * which partitions there are and in which file each stands (TRUNCATE of a single partition is not published).
+ * which partitions there are and in which file each stands (TRUNCATE of a single partition is not published),
+ * and which were attached with rows of their own perhaps: those were made by an earlier transaction, or by an earlier command of it.
  */
 const LAYOUTS = `
   SELECT wanted.schema || '.' || wanted.name AS table,
@@ -260,7 +264,13 @@ const LAYOUTS = `
         '${IDENTITY_FACT}' || c.relreplident::text, '${RELATION_FACT}' || c.oid::text,
         (SELECT '${KEY_FACT}' || string_agg(a.attname, ', ' ORDER BY a.attnum)
          FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
-         WHERE i.indrelid = c.oid AND (c.relreplident = 'd' AND i.indisprimary AND i.indimmediate OR c.relreplident = 'i' AND i.indisreplident))], NULL),
+         WHERE i.indrelid = c.oid AND (c.relreplident = 'd' AND i.indisprimary AND i.indimmediate OR c.relreplident = 'i' AND i.indisreplident)),
+        (SELECT 'attached with rows of their own, perhaps: ' || coalesce(string_agg(h.inhrelid::regclass::text, ', ' ORDER BY h.inhrelid), 'none')
+         FROM pg_inherits AS h JOIN pg_attribute AS made ON made.attrelid = h.inhrelid AND made.attnum = -6
+         WHERE h.inhrelid IN (SELECT t.relid FROM pg_partition_tree(c.oid) AS t WHERE t.relid <> c.oid)
+           AND (h.xmin <> made.xmin OR h.cmin::text::bigint - made.cmin::text::bigint > ${PARTITION_COMMANDS})),
+        (SELECT 'tables that inherit: ' || coalesce(string_agg(h.inhrelid::regclass::text, ', ' ORDER BY h.inhrelid), 'none')
+         FROM pg_inherits AS h WHERE c.relkind <> 'p' AND h.inhparent = c.oid)], NULL),
       ARRAY(SELECT 'partition ' || t.relid::regclass::text || ' in file ' || pg_relation_filenode(t.relid)::text
             FROM pg_partition_tree(c.oid) AS t WHERE c.relkind = 'p' AND t.isleaf AND t.relid <> c.oid ORDER BY 1)) AS facts,
     EXISTS (SELECT 1 FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = $3 AND r.prrelid = c.oid) AS streamed

@@ -1,5 +1,6 @@
 /** What a source can do, and what the target then holds. */
 import { describe, expect, test, type TestContext } from "vitest";
+import { engineOf } from "../../connectors/registry.ts";
 import { TestMirror } from "../support/mirror.ts";
 import { orSkip, sharedPair } from "../support/servers.ts";
 
@@ -276,6 +277,23 @@ describe("what does not agree", () => {
     await mirror.streaming();
     await mirror.apply();
     expect(await mirror.differences("t")).toEqual([]);
+  });
+
+  test.for([
+    ["made before", ["CREATE TABLE p2 (id integer)", "INSERT INTO p2 VALUES (NULL, 150)", "ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200)"]],
+    ["made in the same transaction", ["BEGIN", "CREATE TABLE p2 (id integer)", "INSERT INTO p2 VALUES (NULL, 150)", "ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200)", "COMMIT"]],
+  ] as const)("a partition that is attached with rows is a difference, %s; one that is made empty is none", async ([, statements], context) => {
+    const pair = await (await orSkip(context, sharedPair())).fresh("attach");
+    await using mirror = await TestMirror.make(pair, "CREATE TABLE p (id integer, v text) PARTITION BY RANGE (id); CREATE TABLE p_rest PARTITION OF p DEFAULT");
+    await using source = await engineOf("postgres").connectSource({ url: pair.source, tls: { mode: "disable" } }, "attach");
+    const table = { schema: "public", name: "p" };
+    const agreed = (await source.layouts([table])).get("public.p")!;
+    const differences = async (): Promise<string[]> => source.layoutDifferences(agreed, (await source.layouts([table])).get("public.p")!);
+    await mirror.source.query("BEGIN; INSERT INTO p VALUES (1); CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (200) TO (300); INSERT INTO p VALUES (250); COMMIT");
+    await mirror.source.query("CREATE TABLE p4 PARTITION OF p FOR VALUES FROM (300) TO (400) PARTITION BY RANGE (id); CREATE TABLE p41 PARTITION OF p4 DEFAULT; ALTER TABLE p3 RENAME TO p3_renamed");
+    expect(await differences()).toEqual([]);
+    for (const statement of statements) await mirror.source.query(statement.replace("id integer", "v text, id integer"));
+    expect(await differences()).toEqual(["no longer holds: attached with rows of their own, perhaps: none"]);
   });
 
   test("a class is copied again under the running mirror", async (context) => {
