@@ -152,6 +152,12 @@ export const PARTITIONS = `
   FROM rel r CROSS JOIN LATERAL pg_partition_tree(r.oid) t JOIN pg_class l ON l.oid = t.relid JOIN pg_namespace n ON n.oid = l.relnamespace
   WHERE r.relkind = 'p' AND t.isleaf ORDER BY 1, 2, 3, 4`;
 
+/** Tables that inherit without being partitions. */
+export const HEIRS = `
+  SELECT pn.nspname AS "parentSchema", p.relname AS "parentName", n.nspname AS schema, c.relname AS name
+  FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhparent AND p.relkind <> 'p' JOIN pg_namespace pn ON pn.oid = p.relnamespace
+  JOIN pg_class c ON c.oid = h.inhrelid AND c.relkind IN ('r', 'f') JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2, 3, 4`;
+
 export const TYPES = `
   WITH RECURSIVE ${DOMAINS}
   SELECT n.nspname || '.' || t.typname AS name, CASE t.typtype

@@ -4,7 +4,7 @@ import type { Catalogue, ColumnFacts, Endpoint, ServerFacts, TableFacts, TableNa
 import { tableKey } from "../../src/core/index.ts";
 import { clientConfig, sqlState, unreachable } from "./connection.ts";
 import {
-  COLUMNS, CONSTRAINTS, ORIGIN_FUNCTIONS, PARTITIONS, PUBLICATIONS, ROLES, SCHEMAS, SERVER, SETTINGS, TABLES, TRIGGERS, TYPES, UNIQUE_INDEXES,
+  COLUMNS, CONSTRAINTS, HEIRS, ORIGIN_FUNCTIONS, PARTITIONS, PUBLICATIONS, ROLES, SCHEMAS, SERVER, SETTINGS, TABLES, TRIGGERS, TYPES, UNIQUE_INDEXES,
 } from "./inspect-sql.ts";
 
 /** What only PostgreSQL knows, beside the facts that all engines have. */
@@ -17,6 +17,8 @@ export interface PostgresFacts {
   readonly temporary: boolean;
   /** Leaf partitions by {@link tableKey} of each partitioned table. */
   readonly leaves: Readonly<Record<string, readonly TableName[]>>;
+  /** Tables that inherit, other than partitions, by {@link tableKey} of the table above them. */
+  readonly heirs: Readonly<Record<string, readonly TableName[]>>;
   /** By `schema.type`: what is under a domain, the attributes of a composite, the subtype of a range; as the engine prints them. */
   readonly definitions: Readonly<Record<string, string>>;
   readonly publications: readonly PublicationFacts[];
@@ -42,7 +44,7 @@ export function postgresFacts(catalogue: Catalogue): PostgresFacts {
 }
 
 const NO_FACTS: PostgresFacts = {
-  memberOf: [], superusers: [], schemas: {}, temporary: false, leaves: {}, definitions: {}, publications: [], ownSlots: 0,
+  memberOf: [], superusers: [], schemas: {}, temporary: false, leaves: {}, heirs: {}, definitions: {}, publications: [], ownSlots: 0,
 };
 
 /**
@@ -200,22 +202,27 @@ async function readPostgresFacts(client: pg.Client): Promise<PostgresFacts> {
   const roles = await single<{ memberOf: string[]; superusers: string[]; temporary: boolean; ownSlots: number }>(client, ROLES);
   const schemas = await all<{ name: string; usage: boolean; create: boolean }>(client, SCHEMAS);
   const partitions = await all<{ rootSchema: string; rootName: string; schema: string; name: string }>(client, PARTITIONS);
+  const heirs = await all<{ parentSchema: string; parentName: string; schema: string; name: string }>(client, HEIRS);
   const types = await all<{ name: string; definition: string }>(client, TYPES);
   const publications = await all<PublicationFacts>(client, PUBLICATIONS);
-  const leaves: Record<string, TableName[]> = {};
-  for (const { rootSchema, rootName, schema, name } of partitions) {
-    (leaves[tableKey({ schema: rootSchema, name: rootName })] ??= []).push({ schema, name });
-  }
   return {
     ...roles,
     schemas: Object.fromEntries(schemas.map(({ name, usage, create }) => [name, { usage, create }])),
-    leaves,
+    leaves: under(partitions.map((row) => [{ schema: row.rootSchema, name: row.rootName }, row])),
+    heirs: under(heirs.map((row) => [{ schema: row.parentSchema, name: row.parentName }, row])),
     definitions: Object.fromEntries(types.map((type) => [type.name, type.definition])),
     publications,
   };
 }
 
 // ---------------------------------------------------------------- helpers
+
+/** Tables by {@link tableKey} of the one that each belongs to. */
+function under(pairs: readonly (readonly [TableName, TableName])[]): Record<string, TableName[]> {
+  const tables: Record<string, TableName[]> = {};
+  for (const [above, { schema, name }] of pairs) (tables[tableKey(above)] ??= []).push({ schema, name });
+  return tables;
+}
 
 async function all<Row>(client: pg.Client, text: string): Promise<Row[]> {
   return (await client.query(text)).rows as Row[];

@@ -1,7 +1,7 @@
 /** What stands in the way of a mirror: every fault at once, each with the statement that mends it. */
 import {
   findTable, tableKey,
-  type Catalogue, type ColumnFacts, type Finding, type RecordClass, type ServerFacts, type TableFacts,
+  type Catalogue, type ColumnFacts, type Finding, type RecordClass, type ServerFacts, type TableFacts, type TableName,
 } from "../../src/core/index.ts";
 import { originGrants } from "./grants.ts";
 import { quoteIdent, quoteTable } from "./identifiers.ts";
@@ -84,6 +84,7 @@ function sourceTable(cls: RecordClass, catalogue: Catalogue, add: Add): void {
   if (!facts.privileges.includes("select")) add(error("grant-select", cls.name, `role ${role.name} may not read ${tableKey(cls.source)}`, `GRANT SELECT ON ${name} TO ${me};`));
   if (postgresFacts(catalogue).schemas[cls.source.schema]?.usage === false) add(error("grant-usage", cls.name, `role ${role.name} may not use schema ${cls.source.schema}`, `GRANT USAGE ON SCHEMA ${quoteIdent(cls.source.schema)} TO ${me};`));
   if (hidesRows(facts, catalogue)) add(error("row-security", cls.name, `row level security hides rows of ${tableKey(cls.source)} from role ${role.name}`, `ALTER ROLE ${me} WITH BYPASSRLS;`));
+  inherited(cls, cls.source, catalogue, add);
   publishable(cls, facts, catalogue, add);
   writable(cls, facts, catalogue.server, add);
   for (const leaf of postgresFacts(catalogue).leaves[tableKey(cls.source)] ?? []) {
@@ -100,6 +101,13 @@ function writable(cls: RecordClass, facts: TableFacts, server: ServerFacts, add:
   if (server.versionNumber < 180_000 || facts.replicaIdentity.kind !== "full" || generated.length === 0) return;
   add(error("generated-identity", cls.name, `once ${tableKey(facts.table)} is published, the source refuses its updates and deletes: its replica identity is full and holds the generated column ${generated.join(", ")}`,
     `ALTER TABLE ${quoteTable(facts.table)} REPLICA IDENTITY DEFAULT; (it needs a primary key then, and the class cannot be filtered)`));
+}
+
+/** Whatever reads or writes a table also reads and writes those that inherit from it; its change stream brings its own rows only. */
+function inherited(cls: RecordClass, table: TableName, catalogue: Catalogue, add: Add): void {
+  for (const heir of postgresFacts(catalogue).heirs[tableKey(table)] ?? []) {
+    add(error("inheritance", cls.name, `${tableKey(heir)} inherits from ${tableKey(table)}: its rows would count twice`, `ALTER TABLE ${quoteTable(heir)} NO INHERIT ${quoteTable(table)}; or replace inheritance by partitions`));
+  }
 }
 
 function hidesRows(facts: TableFacts, catalogue: Catalogue): boolean {
@@ -154,6 +162,7 @@ function targetTable(cls: RecordClass, target: Catalogue, source: Catalogue, add
   const from = findTable(source, cls.source);
   if (facts === undefined || from === undefined) return;
   privileges(cls, facts, target, add);
+  inherited(cls, cls.target, target, add);
   triggers(cls, facts, target.server, add);
   for (const key of facts.uniqueKeys) {
     if (!key.valid) add(error("invalid-index", cls.name, `index ${key.name} of ${tableKey(cls.target)} is not valid`, `REINDEX INDEX CONCURRENTLY ${quoteIdent(cls.target.schema)}.${quoteIdent(key.name)};`));

@@ -63,6 +63,8 @@ const FAULTS: readonly [check: string, source: string, target: string, config?: 
   ["filter-identity", "CREATE TABLE t (id integer PRIMARY KEY, v text)", "CREATE TABLE t (id integer PRIMARY KEY, v text)", { classes: [{ name: "t", source: "public.t", where: "v = 'x'" }] }],
   ["unknown-column", "CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY)", { classes: [{ name: "t", source: "public.t", sensitive: ["nope"] }] }],
   ["shared-target", "CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY)", { classes: [{ name: "a", source: "public.t" }, { name: "b", source: "public.t" }] }],
+  ["inheritance", "CREATE TABLE t (id integer PRIMARY KEY); CREATE TABLE u (PRIMARY KEY (id)) INHERITS (t)", "CREATE TABLE t (id integer PRIMARY KEY); CREATE TABLE u (id integer PRIMARY KEY)"],
+  ["inheritance", "CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY); CREATE TABLE other () INHERITS (t)"],
   ["partition-identity", "CREATE TABLE t (id integer) PARTITION BY RANGE (id); CREATE TABLE t1 PARTITION OF t DEFAULT; ALTER TABLE ONLY t REPLICA IDENTITY FULL", "CREATE TABLE t (id integer)"],
 ];
 
