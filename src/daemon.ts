@@ -5,7 +5,7 @@ import { Verifier, type ComparisonMemory, type VerifierOptions } from "./compare
 import { inertSections, type Config } from "./config/index.ts";
 import {
   CopyAfresh, DualrunError, NotComparable, TouchLedger, asDualrunError, findTable, isDualrunError, streamFormat, tableKey,
-  type Agreement, type AuditEntry, type Checkpoint, type ComparedClass, type ComparisonDocument, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
+  type AgreedClass, type Agreement, type AuditEntry, type Checkpoint, type ComparedClass, type ComparisonDocument, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
   type Phase, type RecordClass, type Source, type StatusDocument, type Target,
 } from "./core/index.ts";
 import { startHttp } from "./http/index.ts";
@@ -520,21 +520,30 @@ class Daemon implements RunningDaemon, DaemonControl {
 
   /** Also adds a class that the configuration has gained. */
   async resnapshot(className: string, by: string): Promise<void> {
-    await this.whileConnected(async ({ source, target }) => {
-      const { agreement } = await agree(this.config, source, target, { refuse: true });
+    await this.whileConnected(async (connected) => {
+      const { agreement } = await agree(this.config, connected.source, connected.target, { refuse: true });
       const chosen = agreement.classes.find(({ cls }) => cls.name === className);
       if (chosen === undefined) throw new DualrunError("DR1004", `there is no class "${className}"`, { next: "See `dualrun status` for the classes." });
       await this.endSession();
-      const kept = this.agreement!.classes.filter(({ cls }) => cls.name !== className);
-      const widened: Agreement = { classes: [...kept, chosen], layouts: withLayouts(this.agreement!, agreement, chosen.cls) };
-      await source.publish(widened.classes.map(({ cls }) => cls));
-      await this.memory(target).agreements.save(widened);
-      await target.resetClass(chosen.cls, this.held!, [wholeClass(chosen.cls)]);
-      await this.audit_(target).append(by, `resnapshot of class ${className}`, null);
-      this.agreement = widened;
-      this.newTables = this.newTables.filter((table) => table !== tableKey(chosen.cls.source));
+      try {
+        await this.copyAfresh(connected, agreement, chosen, by);
+      } finally {
+        this.restartSession();
+      }
     });
-    this.restartSession();
+  }
+
+  /** The class is marked as not copied before it is agreed upon: whatever fails in between, nothing passes for complete. */
+  private async copyAfresh({ source, target }: Connected, present: Agreement, chosen: AgreedClass, by: string): Promise<void> {
+    const { cls } = chosen;
+    const kept = this.agreement!.classes.filter((agreed) => agreed.cls.name !== cls.name);
+    const widened: Agreement = { classes: [...kept, chosen], layouts: withLayouts(this.agreement!, present, cls) };
+    await source.publish(widened.classes.map((agreed) => agreed.cls));
+    await target.resetClass(cls, this.held!, [wholeClass(cls)]);
+    await this.memory(target).agreements.save(widened);
+    await this.audit_(target).append(by, `resnapshot of class ${cls.name}`, null);
+    this.agreement = widened;
+    this.newTables = this.newTables.filter((table) => table !== tableKey(cls.source));
   }
 
   readonly audit = (): Promise<readonly AuditEntry[]> => this.audit_(this.need().target).list();

@@ -306,6 +306,27 @@ describe("what does not agree", () => {
     expect(await mirror.differences("t")).toEqual([]);
   });
 
+  test("a copy that is asked for and fails passes for nothing: neither for the class nor for the mirror", async (context) => {
+    await using mirror = await mirrorOf(context, "CREATE TABLE t (id integer PRIMARY KEY); CREATE TABLE u (id integer PRIMARY KEY)", "INSERT INTO t VALUES (1); INSERT INTO u VALUES (1)");
+    await mirror.start({ exclude: ["public.u"] });
+    await mirror.streaming();
+    await mirror.stop();
+    await mirror.start();
+    await mirror.streaming();
+    await mirror.target.query("ALTER TABLE dualrun.chunks ADD CONSTRAINT no_u CHECK (class <> 'u')");
+    await expect(mirror.daemon.control.resnapshot("u", "test")).rejects.toThrow("no_u");
+    await mirror.streaming();
+    await mirror.target.query("ALTER TABLE dualrun.chunks DROP CONSTRAINT no_u");
+    await mirror.stop();
+    await mirror.start();
+    await mirror.streaming();
+    expect((await mirror.apply("INSERT INTO u VALUES (2)")).newTables).toEqual(["public.u"]);
+    await mirror.daemon.control.resnapshot("u", "test");
+    await mirror.streaming();
+    await mirror.apply();
+    expect(await mirror.differences("t", "u")).toEqual([]);
+  });
+
   test("target tables that hold rows are refused, unless they are to be emptied", async (context) => {
     await using mirror = await mirrorOf(context, TABLE, ROWS);
     await mirror.target.query("INSERT INTO t VALUES (999, 'left over')");
