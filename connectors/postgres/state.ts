@@ -110,7 +110,7 @@ export async function takeOver(client: Queryable, stream: string): Promise<Check
   return toCheckpoint(rows[0]!);
 }
 
-/** Moves the checkpoint; who is fenced out hits no row. */
+/** Moves the checkpoint; who is fenced out hits no row, nor does who read it before a commit of its own whose answer was lost. */
 export async function advance(client: Queryable, held: Checkpoint, position: Position, sourceIdentity = held.sourceIdentity): Promise<Checkpoint> {
   const { rowCount } = await client.query({
     name: "dualrun advance",
@@ -118,7 +118,10 @@ export async function advance(client: Queryable, held: Checkpoint, position: Pos
            WHERE stream = $3 AND epoch = $4 AND seq = $5`,
     values: [position, sourceIdentity, held.stream, held.epoch.toString(), held.seq.toString()],
   });
-  if (rowCount !== 1) throw fencedOut(held);
+  if (rowCount !== 1) {
+    await holdFence(client, held);
+    throw new DualrunError("DR5008", `the checkpoint of stream "${held.stream}" has moved since it was read: a commit was carried out whose answer was lost`, { where: "target" });
+  }
   return { ...held, position, sourceIdentity, seq: held.seq + 1n };
 }
 
@@ -134,7 +137,7 @@ export async function recordTouched(client: Queryable, stream: string, position:
 }
 
 /** Holds the fence for the rest of the transaction: nobody takes over before it ends. */
-export async function holdFence(client: pg.Client, held: Checkpoint): Promise<void> {
+export async function holdFence(client: Queryable, held: Checkpoint): Promise<void> {
   const { rows } = await client.query("SELECT 1 FROM dualrun.checkpoints WHERE stream = $1 AND epoch = $2 FOR SHARE", [held.stream, held.epoch.toString()]);
   if (rows.length !== 1) throw fencedOut(held);
 }

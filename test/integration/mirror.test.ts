@@ -352,3 +352,14 @@ test("pause keeps the stream, resume goes on", async (context) => {
   await mirror.apply();
   expect(await mirror.differences("t")).toEqual([]);
 });
+
+test("a commit whose answer was lost is not another daemon's", async (context) => {
+  await using mirror = await running(context, "CREATE TABLE t (id integer PRIMARY KEY)");
+  await mirror.apply("INSERT INTO t VALUES (1)");
+  await mirror.target.query("UPDATE dualrun.checkpoints SET seq = seq + 1");
+  await mirror.source.query("INSERT INTO t VALUES (2)");
+  await mirror.until(({ restarts }) => restarts > 0, "another attempt");
+  await mirror.streaming();
+  await mirror.apply();
+  expect(await mirror.differences("t")).toEqual([]);
+});
