@@ -67,17 +67,21 @@ export class PostgresSource implements Source {
     return rows[0]!.lsn as Position;
   }
 
-  async openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number): Promise<Snapshot> {
+  async openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number, signal: AbortSignal): Promise<Snapshot> {
     if (purpose === "first") {
       await this.publish(classes);
       await this.dropSlot();
     }
     const catalogue = await this.inspect();
     const replication = await connect(this.endpoint, { application: `${this.name} export`, replication: true });
+    const giveUp = (): void => void this.terminate(replication);
+    signal.addEventListener("abort", giveUp, { once: true });
     try {
+      signal.throwIfAborted();
       const exported = await this.createSlot(replication, purpose, catalogue.server.versionNumber);
       return await openPostgresSnapshot(this.endpoint, this.name, catalogue, exported, readers);
     } finally {
+      signal.removeEventListener("abort", giveUp);
       await replication.end().catch(() => undefined); // a temporary slot goes with its connection, and so does the log that it held
     }
   }
@@ -153,6 +157,12 @@ export class PostgresSource implements Source {
     const { consistent_point: position, snapshot_name: name } = result.rows[0]!;
     // The exported snapshot lives as long as this connection is idle: the readers import it before the connection is closed.
     return { name, position: position as Position };
+  }
+
+  /** A slot waits for every transaction that is open on the source, however long that takes, and does not notice when its client leaves. */
+  private async terminate(client: pg.Client): Promise<void> {
+    const { processID } = client as unknown as { processID: number };
+    await this.client.query("SELECT pg_terminate_backend($1)", [processID]).catch(() => client.end());
   }
 
   async publish(classes: readonly RecordClass[]): Promise<void> {

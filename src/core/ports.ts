@@ -118,8 +118,8 @@ export interface Source extends AsyncDisposable {
   mark(token: string): Promise<Position>;
   /** Makes the stream carry exactly these classes, from now on. */
   publish(classes: readonly RecordClass[]): Promise<void>;
-  /** `first` makes slot and publication; `more` is a later snapshot beside a running stream. `readers` connections share it. */
-  openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number): Promise<Snapshot>;
+  /** `first` makes slot and publication; `more` is a later snapshot beside a running stream. `readers` connections share it. `signal` ends the waiting. */
+  openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number, signal: AbortSignal): Promise<Snapshot>;
   /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from. Returns the source's present identity. */
   resumeCheck(checkpoint: Checkpoint): Promise<string>;
   openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream>;

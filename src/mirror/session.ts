@@ -123,7 +123,7 @@ export class MirrorSession {
     const { source, target, settings, agreement } = this.options;
     const classes = this.recordClasses();
     await this.emptyTarget(classes);
-    await using snapshot = await source.openSnapshot(classes, "first", settings.snapshot.parallel);
+    await using snapshot = await source.openSnapshot(classes, "first", settings.snapshot.parallel, this.signal);
     await this.refuseChangedLayouts(agreement);
     const chunks: Chunk[] = [];
     for (const cls of classes) chunks.push(...(await snapshot.plan(cls, settings.snapshot.chunkRows)));
@@ -281,7 +281,7 @@ export class MirrorSession {
     let reached: Promise<Hold>;
     let snapshot: Snapshot;
     try {
-      snapshot = await source.openSnapshot(this.recordClasses(), "more", settings.snapshot.parallel);
+      snapshot = await source.openSnapshot(this.recordClasses(), "more", settings.snapshot.parallel, this.signal);
       reached = this.holdWithMark(pipeline, snapshot.position);
     } finally {
       ceiling.release();

@@ -1,6 +1,7 @@
 /** What a source can do, and what the target then holds. */
 import { describe, expect, test, type TestContext } from "vitest";
 import { engineOf } from "../../connectors/registry.ts";
+import { waitFor } from "../support/daemon.ts";
 import { TestMirror } from "../support/mirror.ts";
 import { orSkip, sharedPair } from "../support/servers.ts";
 
@@ -361,5 +362,21 @@ test("a commit whose answer was lost is not another daemon's", async (context) =
   await mirror.until(({ restarts }) => restarts > 0, "another attempt");
   await mirror.streaming();
   await mirror.apply();
+  expect(await mirror.differences("t")).toEqual([]);
+});
+
+test("stops while the slot waits for a transaction on the source, and begins again", async (context) => {
+  await using mirror = await mirrorOf(context, "CREATE TABLE t (id integer PRIMARY KEY)");
+  await mirror.source.query("BEGIN; INSERT INTO t VALUES (1)");
+  const creating = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'CREATE_REPLICATION_SLOT%' AND wait_event = 'transactionid'";
+  await mirror.start();
+  await waitFor(async () => {
+    await mirror.source.query("SELECT pg_stat_clear_snapshot()");
+    return (await mirror.source.query(creating)).rowCount === 1;
+  }, "the slot to wait", 20_000);
+  await mirror.stop();
+  await mirror.source.query("COMMIT");
+  await mirror.start();
+  await mirror.streaming();
   expect(await mirror.differences("t")).toEqual([]);
 });
