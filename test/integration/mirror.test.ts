@@ -286,7 +286,7 @@ describe("what does not agree", () => {
   ] as const)("a partition that is attached with rows is a difference, %s; one that is made empty is none", async ([, statements], context) => {
     const pair = await (await orSkip(context, sharedPair())).fresh("attach");
     await using mirror = await TestMirror.make(pair, "CREATE TABLE p (id integer, v text) PARTITION BY RANGE (id); CREATE TABLE p_rest PARTITION OF p DEFAULT");
-    await using source = await engineOf("postgres").connectSource({ url: pair.source, tls: { mode: "disable" } }, "attach");
+    await using source = await engineOf("postgres").connectSource({ url: pair.source, tls: { mode: "disable" } }, "attach", null);
     const table = { schema: "public", name: "p" };
     const agreed = (await source.layouts([table])).get("public.p")!;
     const differences = async (): Promise<string[]> => source.layoutDifferences(agreed, (await source.layouts([table])).get("public.p")!);
