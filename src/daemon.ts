@@ -5,7 +5,7 @@ import { Verifier, type ComparisonMemory, type VerifierOptions } from "./compare
 import { inertSections, type Config } from "./config/index.ts";
 import {
   CopyAfresh, DualrunError, NotComparable, TouchLedger, asDualrunError, findTable, isDualrunError, streamFormat, tableKey,
-  type AgreedClass, type Agreement, type AuditEntry, type Checkpoint, type ComparedClass, type ComparisonDocument, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
+  type AgreedClass, type Agreement, type AuditEntry, type AuditVerification, type Checkpoint, type ComparedClass, type ComparisonDocument, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
   type Phase, type RecordClass, type Source, type StatusDocument, type Target,
 } from "./core/index.ts";
 import { startHttp } from "./http/index.ts";
@@ -181,6 +181,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     this.paused = await settings.paused();
     this.metrics.leader.set(1);
     this.setPhase(this.phaseNow);
+    await this.proof.recall();
     await this.audit_(target).append("daemon", `started, epoch ${this.held.epoch}`, null);
   }
 
@@ -404,6 +405,7 @@ class Daemon implements RunningDaemon, DaemonControl {
   }
 
   private async compared(document: ComparisonDocument): Promise<void> {
+    this.metrics.proof.compared(document);
     const facts = { id: document.id, kind: document.kind, position: document.position, holdMs: document.holdMs, seconds: document.seconds };
     const bad = document.classes.filter(({ verdict }) => verdict !== "in_sync").map(({ class: name, verdict, note }) => ({ class: name, verdict, note }));
     if (bad.length === 0) this.logger.info(facts, "source and target are in sync");
@@ -544,6 +546,10 @@ class Daemon implements RunningDaemon, DaemonControl {
     await this.audit_(target).append(by, `resnapshot of class ${cls.name}`, null);
     this.agreement = widened;
     this.newTables = this.newTables.filter((table) => table !== tableKey(cls.source));
+  }
+
+  verifyAudit(): Promise<AuditVerification> {
+    return this.audit_(this.need().target).verify();
   }
 
   readonly audit = (): Promise<readonly AuditEntry[]> => this.audit_(this.need().target).list();

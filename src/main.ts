@@ -46,6 +46,36 @@ for (const action of ["pause", "resume"] as const) {
 configured("resnapshot", "copy one class again under the running mirror", " --class invoices")
   .requiredOption("--class <name>", "the class")
   .action(async (options) => (await import("./commands/resnapshot.ts")).resnapshot(options));
+configured("compare", "a comparison now; exit 3 unless everything is in sync")
+  .option("--class <name>", "one class only")
+  .option("--full", "every value of every row, not only what was touched since the last proof")
+  .action(async (options) => (await import("./commands/compare.ts")).compare(options));
+configured("diff", "the rows that differ now, sensitive values masked", " --class invoices")
+  .requiredOption("--class <name>", "the class")
+  .option("--limit <rows>", "how many are shown", "50")
+  .action(async (options) => (await import("./commands/diff.ts")).diff(options));
+configured("repair", "the statements that would mend the target; with --apply their execution", " --class invoices")
+  .requiredOption("--class <name>", "the class")
+  .option("--apply", "execute them through the daemon, under its fence, and compare again")
+  .action(async (options) => (await import("./commands/repair.ts")).repair(options));
+configured("selftest", "plant known errors on classes of dualrun's own; each must be found")
+  .action(async (options) => (await import("./commands/selftest.ts")).selftest(options));
+const breaks = configured("breaks", "confirmed differences that are open")
+  .option("--all", "settled ones too")
+  .action(async (options) => (await import("./commands/breaks.ts")).breaks(options));
+breaks.command("resolve <id>").description("settle a break, with the reason").exitOverride()
+  .requiredOption("--note <text>", "why; recorded").option("--as <resolution>", "explained, timing or repaired", "explained")
+  .addHelpText("after", '\nExample:\n  dualrun breaks resolve 3 --note "the old system rounds twice" -c dualrun.yaml')
+  .action(async (id: string, _options, command: Command) => (await import("./commands/breaks.ts")).resolveBreak(id, command.optsWithGlobals()));
+const audit = configured("audit", "who did what")
+  .action(async (options) => (await import("./commands/audit.ts")).audit(options));
+audit.command("verify").description("follow the chain of hashes from the first entry").exitOverride().addHelpText("after", "\nExample:\n  dualrun audit verify -c dualrun.yaml")
+  .action(async (_options, command: Command) => (await import("./commands/audit.ts")).verifyAudit(command.optsWithGlobals()));
+program.command("token").description("tokens for the API").exitOverride().command("create").description("make a token and the entry for the token file").exitOverride()
+  .requiredOption("--role <role>", "viewer, operator, finance-preparer, finance-approver or admin").requiredOption("--name <name>", "whose it is")
+  .option("--days <days>", "how long it is valid", "90").option("--json", "print facts as JSON")
+  .addHelpText("after", "\nExample:\n  dualrun token create --role operator --name ann")
+  .action(async (options) => (await import("./commands/token.ts")).createTokenCommand(options));
 program.command("schema").description("after a schema change").exitOverride().command("accept")
   .description("take the present layouts of both sides as agreed").exitOverride()
   .option("-c, --config <file>", "the configuration", "dualrun.yaml").option("--json", "print facts as JSON")

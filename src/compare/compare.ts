@@ -54,6 +54,8 @@ export interface CompareOptions {
 }
 
 export interface CompareRequest {
+  /** Reserved for it. */
+  readonly id: string;
   readonly kind: ComparisonDocument["kind"];
   readonly full: boolean;
 }
@@ -91,24 +93,22 @@ class Comparison {
   }
 
   async run(): Promise<ComparisonDocument> {
-    const { comparisons } = this.options.memory;
-    const id = await comparisons.nextId();
     try {
       const suspicious = await this.firstLook();
       if (suspicious.length > 0) await this.secondLook(suspicious);
     } catch (error) {
       this.failRest(reasonOf(error));
     }
-    const document = this.document(id);
-    await comparisons.save(document);
+    const document = this.document();
+    await this.options.memory.comparisons.save(document);
     await this.tellBreaks(document);
     return document;
   }
 
-  private document(id: string): ComparisonDocument {
+  private document(): ComparisonDocument {
     const classes = [...this.results.values()];
     return {
-      id, ...this.request, startedAt: this.startedAt.toISOString(), finishedAt: new Date().toISOString(), ...this.head,
+      ...this.request, startedAt: this.startedAt.toISOString(), finishedAt: new Date().toISOString(), ...this.head,
       seconds: (performance.now() - this.started) / 1000, verdict: worstVerdict(classes.map(({ verdict }) => verdict)), classes,
     };
   }

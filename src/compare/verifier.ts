@@ -37,7 +37,7 @@ export interface VerifierOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
-export interface VerifyRequest extends CompareRequest {
+export interface VerifyRequest extends Omit<CompareRequest, "id"> {
   /** null: all classes. */
   readonly className: string | null;
 }
@@ -61,8 +61,16 @@ export class Verifier implements ProofControl {
     return { runningSince: iso(this.runningSince), nextAt: iso(this.next()), classes: [...this.latest.values()], openBreaks: this.openBreaks };
   }
 
-  compare(className: string | null, full: boolean): Promise<ComparisonDocument> {
-    return this.run({ kind: "manual", className, full });
+  async compare(className: string | null, full: boolean): Promise<ComparisonDocument> {
+    return (await this.begin(className, full)).finished;
+  }
+
+  async begin(className: string | null, full: boolean): Promise<{ readonly id: string; readonly finished: Promise<ComparisonDocument> }> {
+    if (className !== null) classNamed(await this.options.connect(), className);
+    const id = await this.options.memory().comparisons.reserve("manual", full);
+    const finished = this.inTurn(() => this.now({ kind: "manual", className, full }, id));
+    finished.catch((error: unknown) => this.options.onFailure(error));
+    return { id, finished };
   }
 
   async comparisons(query: ComparisonQuery): Promise<readonly ComparisonDocument[]> {
@@ -112,8 +120,13 @@ export class Verifier implements ProofControl {
     return breaks.find(id);
   }
 
-  /** Reads again what is remembered: after a start, and whenever breaks may have changed. */
-  async refresh(): Promise<void> {
+  /** After a start: what is remembered is read, what was interrupted is closed. */
+  async recall(): Promise<void> {
+    await this.options.memory().comparisons.closeAbandoned();
+    await this.refresh();
+  }
+
+  private async refresh(): Promise<void> {
     const { breaks, comparisons } = this.options.memory();
     this.openBreaks = await breaks.list({ open: true });
     if (this.latest.size === 0) for (const result of await comparisons.latest()) this.latest.set(result.class, result);
@@ -147,7 +160,7 @@ export class Verifier implements ProofControl {
 
   /** Waits for its turn. Throws only when nothing could be begun. */
   private run(request: VerifyRequest): Promise<ComparisonDocument> {
-    return this.inTurn(() => this.now(request));
+    return this.inTurn(async () => this.now(request, await this.options.memory().comparisons.reserve(request.kind, request.full)));
   }
 
   private inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -211,12 +224,12 @@ export class Verifier implements ProofControl {
     }
   }
 
-  private async now(request: VerifyRequest): Promise<ComparisonDocument> {
+  private async now(request: VerifyRequest, id: string): Promise<ComparisonDocument> {
     this.runningSince = new Date();
     try {
       const both = await this.options.connect();
       const chosen = request.className === null ? both.classes : [classNamed(both, request.className)];
-      const document = await compare({ settings: this.options.settings, memory: this.options.memory(), classes: chosen, cut: both.cut, onCut: this.options.onCut }, { kind: request.kind, full: request.full });
+      const document = await compare({ settings: this.options.settings, memory: this.options.memory(), classes: chosen, cut: both.cut, onCut: this.options.onCut }, { id, kind: request.kind, full: request.full });
       for (const result of document.classes) this.latest.set(result.class, result);
       await this.refresh();
       await this.options.onFinished(document);

@@ -4,12 +4,10 @@ import { tlsParameters } from "./secrets.ts";
 
 /** What each section or setting waits for. */
 const WAITING: Readonly<Record<string, string>> = {
-  comparison: "comparisons are not available yet",
   gates: "gates are not available yet: nothing is held back by them",
   cutover: "the cutover is not available yet",
   retention: "retention is not available yet",
   notify: "notifications are not sent yet: alert on the metrics meanwhile",
-  "source.readReplica": "comparing reads are not available yet",
 };
 
 /** One line per setting that the operator gave and that has no effect yet. */

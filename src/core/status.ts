@@ -93,6 +93,8 @@ export interface ProofControl {
   state(): ProofState;
   /** A comparison now; waits for one that is running. null: every class. */
   compare(className: string | null, full: boolean): Promise<ComparisonDocument>;
+  /** The same without waiting: the id under which its result will be found. */
+  begin(className: string | null, full: boolean): Promise<{ readonly id: string; readonly finished: Promise<ComparisonDocument> }>;
   comparisons(query: ComparisonQuery): Promise<readonly ComparisonDocument[]>;
   comparison(id: string): Promise<ComparisonDocument | null>;
   /** The rows of a class that differ now, at most `limit` of them. */
@@ -127,6 +129,7 @@ export interface DaemonControl {
   resnapshot(className: string, by: string): Promise<void>;
   readonly proof: ProofControl;
   readonly audit: () => Promise<readonly AuditEntry[]>;
+  verifyAudit(): Promise<AuditVerification>;
 }
 
 export interface AuditEntry {
@@ -135,4 +138,16 @@ export interface AuditEntry {
   readonly who: string;
   readonly what: string;
   readonly note: string | null;
+}
+
+/** Whether the audit trail is whole. */
+export interface AuditVerification {
+  readonly intact: boolean;
+  /** How many entries were found in order. */
+  readonly entries: number;
+  /** Hash of the last of them. */
+  readonly head: string | null;
+  /** The entry at which the chain breaks. */
+  readonly at: string | null;
+  readonly fault: string | null;
 }

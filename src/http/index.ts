@@ -1,2 +1,2 @@
 export { startHttp, type HttpOptions, type HttpServer } from "./server.ts";
-export { ROLES, newToken, openTokens, parseTokens, type Principal, type Role, type TokenStore } from "./tokens.ts";
+export { ROLES, createToken, newToken, openTokens, parseTokens, type Principal, type Role, type TokenStore } from "./tokens.ts";

@@ -1,14 +1,13 @@
 /** Probes, metrics and API. */
-import type { FastifyInstance, FastifyRequest, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from "fastify";
-import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import type { FastifyRequest } from "fastify";
 import { z } from "zod";
 import type { DaemonControl } from "../core/index.ts";
-import type { Logger, Metrics } from "../telemetry/index.ts";
+import type { Metrics } from "../telemetry/index.ts";
+import type { App } from "./app.ts";
 import type { LiveStatus } from "./events.ts";
 import { HttpError } from "./problem.ts";
-import { PROBLEMS, auditSchema, classParams, classesSchema, eventsQuery, noBody, noteBody, okSchema, statusSchema } from "./schemas.ts";
-
-export type App = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, Logger, ZodTypeProvider>;
+import { addProofApi } from "./proof-routes.ts";
+import { PROBLEMS, auditSchema, auditVerificationSchema, classParams, classesSchema, eventsQuery, noBody, noteBody, okSchema, statusSchema } from "./schemas.ts";
 
 export interface Parts {
   readonly control: DaemonControl;
@@ -34,6 +33,7 @@ export function addProbes(app: App, { control, metrics, ready }: Parts): void {
 
   app.get("/metrics", { ...OPEN, schema: { summary: "Prometheus metrics", tags: ["probes"], security: [], response: text("text/plain", "The text exposition format.") } }, async (_request, reply) => {
     metrics.observe(control.status());
+    metrics.proof.observe(control.proof.state());
     return reply.type(metrics.contentType).send(await metrics.text());
   });
 }
@@ -41,6 +41,7 @@ export function addProbes(app: App, { control, metrics, ready }: Parts): void {
 export function addApi(app: App, parts: Parts): void {
   addReading(app, parts);
   addActing(app, parts);
+  addProofApi(app, parts.control.proof);
 }
 
 function addReading(app: App, { control, live }: Parts): void {
@@ -49,6 +50,8 @@ function addReading(app: App, { control, live }: Parts): void {
   app.get("/api/v1/classes", { ...VIEWER, schema: { summary: "Progress by class", tags: ["status"], response: { 200: classesSchema, ...PROBLEMS } } }, () => ({ classes: control.status().classes }));
 
   app.get("/api/v1/audit", { ...VIEWER, schema: { summary: "The audit trail", tags: ["status"], response: { 200: auditSchema, ...PROBLEMS } } }, async () => ({ entries: await control.audit() }));
+
+  app.get("/api/v1/audit/verification", { ...VIEWER, schema: { summary: "Whether the audit trail is whole", tags: ["status"], response: { 200: auditVerificationSchema, ...PROBLEMS } } }, () => control.verifyAudit());
 
   app.get("/api/v1/events", {
     ...VIEWER, exposeHeadRoute: false,

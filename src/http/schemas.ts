@@ -1,6 +1,6 @@
 /** The documents of the API as schemas, for /openapi.json. The types are core's: the compiler holds both together. */
 import { z } from "zod";
-import { ERRORS, type AuditEntry, type ClassProgress, type ErrorCode, type HaltDocument, type SnapshotProgress, type StatusDocument } from "../core/index.ts";
+import { ERRORS, type AuditEntry, type AuditVerification, type ClassProgress, type ErrorCode, type HaltDocument, type SnapshotProgress, type StatusDocument } from "../core/index.ts";
 import type { Problem } from "./problem.ts";
 
 /** A schema for every field of a type. Documents may grow: readers must accept fields that are not listed. */
@@ -95,6 +95,10 @@ const auditEntry: z.ZodType<AuditEntry> = z.looseObject({
 } satisfies Shape<AuditEntry>).meta({ id: "AuditEntry" });
 
 export const auditSchema: z.ZodType<{ readonly entries: readonly AuditEntry[] }> = z.looseObject({ entries: z.array(auditEntry) });
+
+export const auditVerificationSchema: z.ZodType<AuditVerification> = z.looseObject({
+  intact: z.boolean(), entries: whole("Entries found in order."), head: z.string().nullable().describe("Hash of the last of them."), at: z.string().nullable(), fault: z.string().nullable(),
+} satisfies Shape<AuditVerification>).meta({ id: "AuditVerification" });
 
 export const okSchema = z.looseObject({ ok: z.literal(true) });
 

@@ -11,7 +11,8 @@ import type { Logger, Metrics } from "../telemetry/index.ts";
 import { LiveStatus } from "./events.ts";
 import { SECURITY_HEADERS, addSecurityHeaders, authenticate, checkHost, checkOrigin, type Guard } from "./guard.ts";
 import { HttpError, PROBLEM_TYPE, httpProblem, problemOf, type HttpErrorCode, type Problem } from "./problem.ts";
-import { addApi, addProbes, type App } from "./routes.ts";
+import type { App } from "./app.ts";
+import { addApi, addProbes } from "./routes.ts";
 import { PROBLEMS } from "./schemas.ts";
 import { addSite } from "./site.ts";
 import { openTokens, type TokenStore } from "./tokens.ts";
@@ -174,6 +175,7 @@ async function addOpenApi(app: App, version: string): Promise<void> {
       tags: [
         { name: "status", description: "What the daemon says of itself." },
         { name: "operation", description: "What may be asked of it." },
+        { name: "proof", description: "Comparisons, differing rows, repairs, breaks." },
         { name: "probes", description: "For orchestrators and Prometheus; no token is needed." },
         { name: "pages", description: "For people." },
       ],

@@ -7,7 +7,8 @@ import { loginPage, statusPage, type PageOptions } from "./pages.ts";
 import { HttpError } from "./problem.ts";
 import { PROBLEMS } from "./schemas.ts";
 import { isExpired } from "./tokens.ts";
-import type { App, Parts } from "./routes.ts";
+import type { App } from "./app.ts";
+import type { Parts } from "./routes.ts";
 
 const HTML = "text/html; charset=utf-8";
 const LOGIN_BYTES = 4_096;

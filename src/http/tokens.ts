@@ -76,6 +76,18 @@ export function newToken(): { readonly token: string; readonly sha256: string } 
   return { token, sha256: hashOf(token).toString("hex") };
 }
 
+/** The same with the entry for the token file. DR1004 for a role, name or time that the file could not hold. */
+export function createToken(name: string, role: string, days: number): { readonly token: string; readonly entry: { readonly name: string; readonly role: Role; readonly sha256: string; readonly expires: string } } {
+  const { token, sha256 } = newToken();
+  if (!Number.isInteger(days) || days < 1 || days > MOST_DAYS) throw new DualrunError("DR1004", `--days: a whole number from 1 to ${MOST_DAYS}`);
+  const entry = { name, role: role as Role, sha256, expires: new Date(Date.now() + days * 86_400_000).toISOString() };
+  const parsed = fileSchema.safeParse([entry]);
+  if (!parsed.success) throw new DualrunError("DR1004", "no token can be made", { details: parsed.error.issues.map((issue) => `${issue.path.slice(1).join(".")}: ${issue.message}`) });
+  return { token, entry };
+}
+
+const MOST_DAYS = 3_660;
+
 function hashOf(token: string): Buffer {
   return createHash("sha256").update(token).digest();
 }

@@ -89,9 +89,21 @@ export class Comparisons {
     this.stream = stream;
   }
 
-  async nextId(): Promise<string> {
-    const rows = await this.sql("SELECT coalesce(max(id), 0) + 1 AS next FROM dualrun.comparisons WHERE stream = $1", [this.stream]);
-    return String(rows[0]!["next"]);
+  /** A comparison that is going to be made: it has an id and no result yet. */
+  async reserve(kind: ComparisonDocument["kind"], full: boolean): Promise<string> {
+    const startedAt = new Date().toISOString();
+    const head = { kind, full, startedAt, finishedAt: null, position: null, cutAt: null, cutBy: null, holdMs: null, seconds: 0, verdict: "not_comparable" };
+    const rows = await this.sql(
+      `INSERT INTO dualrun.comparisons (stream, id, kind, started_at, verdict, document)
+       SELECT $1, coalesce(max(id), 0) + 1, $2, $3, 'not_comparable', $4 FROM dualrun.comparisons WHERE stream = $1 RETURNING id`, [this.stream, kind, startedAt, JSON.stringify(head)]);
+    return String(rows[0]!["id"]);
+  }
+
+  /** Those that a daemon that is gone has left without a result end now, without one. */
+  async closeAbandoned(): Promise<void> {
+    await this.sql(
+      `UPDATE dualrun.comparisons SET finished_at = $2, document = jsonb_set(document::jsonb, '{finishedAt}', to_jsonb($2::text))::text WHERE stream = $1 AND finished_at IS NULL`,
+      [this.stream, new Date().toISOString()]);
   }
 
   async save(document: ComparisonDocument): Promise<void> {
@@ -112,18 +124,18 @@ export class Comparisons {
     const heads = await this.sql("SELECT document FROM dualrun.comparisons WHERE stream = $1 AND id = $2", [this.stream, id]);
     if (heads[0] === undefined) return null;
     const rows = await this.sql("SELECT document FROM dualrun.comparison_classes WHERE stream = $1 AND id = $2 ORDER BY class", [this.stream, id]);
-    return { ...(JSON.parse(String(heads[0]["document"])) as Omit<ComparisonDocument, "classes">), classes: rows.map((row) => JSON.parse(String(row["document"])) as ClassComparison) };
+    return { ...(JSON.parse(String(heads[0]["document"])) as Omit<ComparisonDocument, "classes">), id, classes: rows.map((row) => JSON.parse(String(row["document"])) as ClassComparison) };
   }
 
   /** Newest first, without their classes; of one class where it is named, with that class. */
   async list(options: { readonly className?: string | undefined; readonly from?: string | undefined; readonly limit: number }): Promise<ComparisonDocument[]> {
     const { className = null, from = null, limit } = options;
     const rows = await this.sql(
-      `SELECT c.document AS head, k.document AS class FROM dualrun.comparisons AS c
+      `SELECT c.id, c.document AS head, k.document AS class FROM dualrun.comparisons AS c
        LEFT JOIN dualrun.comparison_classes AS k ON k.stream = c.stream AND k.id = c.id AND k.class = $2
        WHERE c.stream = $1 AND ($2::text IS NULL OR k.class IS NOT NULL) AND ($3::text IS NULL OR c.started_at >= $3) ORDER BY c.id DESC LIMIT ${Math.trunc(limit)}`,
       [this.stream, className, from]);
-    return rows.map((row) => ({ ...(JSON.parse(String(row["head"])) as ComparisonDocument), classes: row["class"] === null ? [] : [JSON.parse(String(row["class"])) as ClassComparison] }));
+    return rows.map((row) => ({ ...(JSON.parse(String(row["head"])) as ComparisonDocument), id: String(row["id"]), classes: row["class"] === null ? [] : [JSON.parse(String(row["class"])) as ClassComparison] }));
   }
 
   /** The latest result of every class. */

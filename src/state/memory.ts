@@ -1,6 +1,6 @@
 /** What the daemon remembers across restarts, one class per table. All of it stands in the target. */
 import { createHash, randomBytes } from "node:crypto";
-import { formatAgreement, parseAgreement, type Agreement, type AuditEntry, type Conflict, type Phase, type Position, type SqlExecutor } from "../core/index.ts";
+import { DualrunError, formatAgreement, parseAgreement, type Agreement, type AuditEntry, type AuditVerification, type Conflict, type Phase, type Position, type SqlExecutor } from "../core/index.ts";
 
 /** Small facts by name: the phase, whether the operator has paused. */
 export class Settings {
@@ -93,6 +93,9 @@ export class Conflicts {
   }
 }
 
+const APPEND_TRIES = 20;
+const VERIFIED_AT_ONCE = 1_000;
+
 /** Append-only; each entry's hash covers the one before, so that nothing can be taken out or changed unseen. */
 export class AuditTrail {
   private readonly sql: SqlExecutor;
@@ -103,14 +106,35 @@ export class AuditTrail {
     this.stream = stream;
   }
 
-  /** Returns the hash of the new head, to be kept outside of the target as well. */
+  /** Returns the hash of the new head, to be kept outside of the target as well. Of two that come at once, the later takes the next place. */
   async append(who: string, what: string, note: string | null): Promise<string> {
-    const last = await this.sql("SELECT id, hash FROM dualrun.audit WHERE stream = $1 ORDER BY id DESC LIMIT 1", [this.stream]);
-    const id = BigInt(String(last[0]?.["id"] ?? 0)) + 1n;
-    const at = new Date().toISOString();
-    const hash = entryHash(String(last[0]?.["hash"] ?? ""), { id: String(id), at, who, what, note });
-    await this.sql("INSERT INTO dualrun.audit (stream, id, at, who, what, note, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)", [this.stream, String(id), at, who, what, note, hash]);
-    return hash;
+    for (let attempt = 1; ; attempt++) {
+      const last = await this.sql("SELECT id, hash FROM dualrun.audit WHERE stream = $1 ORDER BY id DESC LIMIT 1", [this.stream]);
+      const id = BigInt(String(last[0]?.["id"] ?? 0)) + 1n;
+      const at = new Date().toISOString();
+      const hash = entryHash(String(last[0]?.["hash"] ?? ""), { id: String(id), at, who, what, note });
+      const taken = await this.sql(
+        "INSERT INTO dualrun.audit (stream, id, at, who, what, note, hash) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING id", [this.stream, String(id), at, who, what, note, hash]);
+      if (taken.length === 1) return hash;
+      if (attempt === APPEND_TRIES) throw new DualrunError("DR9001", "the audit trail could not be written", { where: "target" });
+    }
+  }
+
+  /** Follows the whole chain; names the first entry that does not stand where it was written. */
+  async verify(): Promise<AuditVerification> {
+    let previous = "";
+    let entries = 0;
+    while (true) {
+      const rows = await this.sql(`SELECT id, at, who, what, note, hash FROM dualrun.audit WHERE stream = $1 AND id > $2 ORDER BY id LIMIT ${VERIFIED_AT_ONCE}`, [this.stream, entries]);
+      for (const row of rows) {
+        const entry = { id: String(row["id"]), at: String(row["at"]), who: String(row["who"]), what: String(row["what"]), note: (row["note"] as string | null) ?? null };
+        const fault = Number(entry.id) !== entries + 1 ? `entry ${entries + 1} is missing` : entryHash(previous, entry) !== row["hash"] ? "its hash does not follow from the entry and the one before" : null;
+        if (fault !== null) return { intact: false, entries, head: previous === "" ? null : previous, at: entry.id, fault };
+        previous = String(row["hash"]);
+        entries += 1;
+      }
+      if (rows.length < VERIFIED_AT_ONCE) return { intact: true, entries, head: previous === "" ? null : previous, at: null, fault: null };
+    }
   }
 
   async list(limit = 200): Promise<AuditEntry[]> {

@@ -1,7 +1,7 @@
 /** Every series that dualrun exposes: what dashboards, alerts and tests may name. */
 import { ERRORS, type ErrorCode, type Phase } from "../core/index.ts";
 
-export type MetricLabel = "class" | "op" | "code" | "state" | "kind" | "side" | "phase" | "version" | "migration";
+export type MetricLabel = "class" | "op" | "code" | "state" | "kind" | "side" | "phase" | "version" | "migration" | "column" | "currency" | "verdict" | "age";
 
 export interface MetricEntry {
   readonly name: string;
@@ -31,6 +31,8 @@ const histogram = (name: string, buckets: readonly number[], help: string): Metr
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 const ROWS = [1, 5, 10, 50, 100, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 1_000_000];
 
+const COMPARISON_SECONDS = [0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 14_400];
+
 export const ENTRIES = {
   info: gauge("info", ["version", "migration"], "Always 1; its labels say which program mirrors what."),
   phase: gauge("phase", ["phase"], "1 for the phase that the migration is in, 0 for the others."),
@@ -55,6 +57,20 @@ export const ENTRIES = {
   snapshotChunks: gauge("snapshot_chunks_total", ["class", "state"], "Chunks of the snapshot, by state."),
   fencingRejections: counter("fencing_rejections_total", [], "Writes that were refused because another daemon holds the fence."),
   loopDropped: counter("loop_dropped_total", [], "Changes that were dropped because dualrun itself had written them."),
+  records: gauge("records", ["side", "class"], "Records at the last comparison."),
+  recordsDifference: gauge("records_difference", ["class"], "Records on the target less those on the source, at the last comparison."),
+  moneyTotal: gauge("money_total", ["side", "class", "column", "currency"], "Sum of a money column in one currency at the last comparison, as near as a float comes; the exact text is in the API."),
+  moneyDifference: gauge("money_difference_minor_units", ["class", "column", "currency"], "Target less source in units of the column's scale, at the last comparison; exact below 2^53."),
+  inSync: gauge("comparison_in_sync", ["class"], "1 when the last comparison proved the class in sync, else 0."),
+  verdict: gauge("comparison_verdict", ["class", "verdict"], "1 for the verdict of the last comparison, 0 for the others."),
+  comparedAt: gauge("comparison_timestamp_seconds", ["class"], "The moment that the last comparison looked at, seconds since 1970."),
+  proofAge: gauge("comparison_proof_age_seconds", ["class"], "How long ago the part was proven whose proof is oldest; NaN while some part was never proven."),
+  comparisonSeconds: histogram("comparison_duration_seconds", COMPARISON_SECONDS, "Time that a comparison took."),
+  comparisonHold: histogram("comparison_hold_seconds", SECONDS, "For how long nothing was applied because of an exact cut."),
+  comparisonRows: counter("comparison_rows_read_total", ["side", "class"], "Records that comparisons have read."),
+  breaksOpen: gauge("breaks_open", ["class", "age"], "Confirmed differences that nobody has settled."),
+  cleanStreak: gauge("clean_streak_days", [], "Business days in a row that were compared, clean, on time and signed."),
+  signedOffAt: gauge("sign_off_timestamp_seconds", [], "When a daily report was signed last, seconds since 1970."),
   foreignWrites: counter("foreign_writes_total", ["side", "class"], "Writes to mapped tables by somebody else, on the side where nobody else should write."),
 } as const satisfies Record<string, MetricEntry>;
 

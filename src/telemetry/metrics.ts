@@ -2,6 +2,7 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
 import type { Conflict, Phase, Side, StatusDocument } from "../core/index.ts";
 import { APPLY_ERROR_CODES, CHUNK_STATES, CONFLICT_KINDS, ENTRIES, OPERATIONS, PHASES, SIDES, type MetricEntry } from "./catalogue.ts";
+import { ProofMetrics } from "./proof.ts";
 
 /** What one committed batch did. */
 export interface BatchFigures {
@@ -53,6 +54,7 @@ class MirrorMetrics {
   private readonly snapshotRows = this.gauge(ENTRIES.snapshotRows);
   private readonly snapshotRowsExpected = this.gauge(ENTRIES.snapshotRowsExpected);
   private readonly snapshotChunks = this.gauge(ENTRIES.snapshotChunks);
+  readonly proof = new ProofMetrics({ gauge: (entry) => this.gauge(entry), counter: (entry) => this.counter(entry), histogram: (entry) => this.histogram(entry) });
   private readonly known = new Set<string>();
   private streamBytes = 0;
 
@@ -79,6 +81,7 @@ class MirrorMetrics {
   addClass(name: string): void {
     if (this.known.has(name)) return;
     this.known.add(name);
+    this.proof.addClass(name);
     for (const op of OPERATIONS) this.changesApplied.inc({ class: name, op }, 0);
     for (const kind of CONFLICT_KINDS) this.conflicts.inc({ class: name, kind }, 0);
     for (const side of SIDES) this.foreignWrites.inc({ side, class: name }, 0);

@@ -29,7 +29,7 @@ const snapshot = { position: "0/8", openedAt: "2026-01-01T00:00:00.000Z", ageSec
 const nothingProven: ProofControl = {
   state: () => ({ runningSince: null, nextAt: null, classes: [], openBreaks: [] }),
   compare: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
-  diff: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")), repair: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
+  begin: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")), diff: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")), repair: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
   selfTest: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
   comparisons: async () => [], comparison: async () => null, breaks: async () => [], resolveBreak: async () => null,
 };
@@ -67,6 +67,8 @@ class HandMadeDaemon implements DaemonControl {
   }
 
   readonly proof = nothingProven;
+
+  verifyAudit = async () => ({ intact: true, entries: 1, head: "00", at: null, fault: null });
 
   readonly audit = async () => [{ id: "1", at: "2026-01-01T00:00:00.000Z", who: "ann", what: "pause", note: null }];
 }
@@ -460,8 +462,10 @@ describe("/openapi.json", () => {
   it("lists each route and no other", () => {
     const listed = Object.entries(document.paths).flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`)).toSorted();
     expect(listed).toEqual([
-      "GET /", "GET /api/v1/audit", "GET /api/v1/classes", "GET /api/v1/events", "GET /api/v1/status", "GET /healthz", "GET /metrics", "GET /openapi.json", "GET /readyz",
-      "POST /api/v1/classes/{name}/resnapshot", "POST /api/v1/pause", "POST /api/v1/resume", "POST /api/v1/schema/accept",
+      "GET /", "GET /api/v1/audit", "GET /api/v1/audit/verification", "GET /api/v1/breaks", "GET /api/v1/classes", "GET /api/v1/classes/{name}/diff", "GET /api/v1/comparisons",
+      "GET /api/v1/comparisons/{id}", "GET /api/v1/events", "GET /api/v1/status", "GET /healthz", "GET /metrics", "GET /openapi.json", "GET /readyz",
+      "POST /api/v1/breaks/{id}/resolve", "POST /api/v1/classes/{name}/resnapshot", "POST /api/v1/comparisons", "POST /api/v1/pause", "POST /api/v1/repairs", "POST /api/v1/resume",
+      "POST /api/v1/schema/accept", "POST /api/v1/selftest",
     ]);
   });
 

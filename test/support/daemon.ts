@@ -1,6 +1,7 @@
 /** The daemon as a process of its own, to be killed, stopped and asked. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -126,4 +127,13 @@ export class DaemonProcess {
 export async function waitFor(condition: () => Promise<boolean>, what: string | (() => string), timeoutMs = 60_000): Promise<void> {
   for (const end = Date.now() + timeoutMs; Date.now() < end; await sleep(25)) if (await condition()) return;
   throw new Error(`waited ${timeoutMs} ms in vain for ${typeof what === "string" ? what : what()}`);
+}
+
+/** A port that nobody listens on at this moment. */
+export async function freePort(): Promise<number> {
+  const probe = createServer();
+  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
+  const { port } = probe.address() as AddressInfo;
+  await new Promise((resolve) => probe.close(resolve));
+  return port;
 }

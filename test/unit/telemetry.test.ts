@@ -27,6 +27,7 @@ describe("metrics", () => {
     for (const { name, type, help } of METRICS) {
       expect(text).toContain(`# TYPE ${name} ${type}\n`);
       expect(text).toContain(`# HELP ${name} ${help}\n`);
+      if (name.startsWith("dualrun_money_")) continue; // their currencies are known when the rows are
       expect(text).toMatch(new RegExp(`^${name}(_count)?(\\{[^}]*\\})? \\S+$`, "m"));
     }
     expect(text).toContain("process_cpu_seconds_total");
