@@ -42,6 +42,11 @@ interface PgTable extends StreamTable {
   readonly lines: readonly string[];
 }
 
+/** Otherwise it becomes another table of the stream, since changes that were decoded before may still be waiting to be read. */
+function isSameLayout(a: PgTable, b: PgTable): boolean {
+  return a.fullBeforeImage === b.fullBeforeImage && a.lines.join("\n") === b.lines.join("\n");
+}
+
 class PgBlock implements ChangeBlock {
   readonly buffer: Buffer;
   words: Int32Array;
@@ -199,7 +204,7 @@ export class PgOutputDecoder {
     }
     const table: PgTable = { table: tableName(name), columns, lines, fullBeforeImage: identity === "f" };
     const known = this.byOid.get(oid);
-    const index = known ?? this.tables.length;
+    const index = known !== undefined && isSameLayout(this.tables[known]!, table) ? known : this.tables.length;
     const agreed = this.layouts.get(name) ?? { columns: known === undefined ? lines : this.tables[known]!.lines, facts: [] };
     const differences = [...layoutDifferences(agreed.columns, lines), ...identityDifferences(agreed.facts, identity, key)];
     if (differences.length > 0) this.schemaEntry(block, index, { table: table.table, differences });

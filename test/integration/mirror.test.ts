@@ -270,6 +270,18 @@ describe("what does not agree", () => {
     expect(await mirror.differences("f")).toEqual([]);
   });
 
+  test("rows from before a change of the columns are read by the columns that they had", async (context) => {
+    await using mirror = await running(context, "CREATE TABLE t (id integer PRIMARY KEY, a text, b text)");
+    await mirror.stop();
+    await mirror.source.query("INSERT INTO t VALUES (1, 'is a', 'is b')");
+    await mirror.source.query("ALTER TABLE t DROP COLUMN a; ALTER TABLE t ADD COLUMN a text");
+    await mirror.source.query("INSERT INTO t (id) VALUES (2)");
+    await mirror.start();
+    const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
+    expect(halt!.code).toBe("DR5001");
+    expect((await mirror.target.query("SELECT id, a, b FROM t")).rows).toEqual([{ id: 1, a: "is a", b: "is b" }]);
+  });
+
   test("what was written under another name of a table counts", async (context) => {
     await using mirror = await running(context, TABLE, ROWS);
     await mirror.stop();
