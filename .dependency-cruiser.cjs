@@ -1,5 +1,5 @@
 /** The arrows of the house: core ← connectors ← daemon; folders of src see each other only through their index.ts. */
-const folders = ["compare", "config", "demo", "http", "mirror", "pipeline", "plan", "snapshot", "state", "telemetry"];
+const folders = ["compare", "config", "demo", "http", "mirror", "pipeline", "plan", "report", "snapshot", "state", "telemetry"];
 
 module.exports = {
   forbidden: [

@@ -12,6 +12,7 @@ import { startHttp } from "./http/index.ts";
 import { MirrorFigures, MirrorSession, wholeClass, type MirrorEvents } from "./mirror/index.ts";
 import { SchemaHaltSignal, type AppliedBatch, type SchemaHalt } from "./pipeline/index.ts";
 import { agree } from "./plan/index.ts";
+import { FinanceDesk } from "./report/index.ts";
 import { SnapshotMeter } from "./snapshot/index.ts";
 import { Agreements, AuditTrail, Breaks, Comparisons, Conflicts, Proofs, STATE_MIGRATIONS, Settings, TouchMarks } from "./state/index.ts";
 import { createLogger, createMetrics, type Logger, type Metrics } from "./telemetry/index.ts";
@@ -79,6 +80,7 @@ class Daemon implements RunningDaemon, DaemonControl {
   private readonly meter = new SnapshotMeter();
   private readonly startedAt = new Date();
   readonly proof: Verifier;
+  readonly finance: FinanceDesk;
   private metrics!: Metrics;
   private http: { readonly address: string; close(): Promise<void> } | null = null;
   private settle!: (error: DualrunError | null) => void;
@@ -116,6 +118,14 @@ class Daemon implements RunningDaemon, DaemonControl {
       onCut: (cut) => this.logger.debug({ position: cut.position, holdMs: cut.holdMs, waitMs: cut.waitMs, by: cut.by }, "exact cut"),
       onFinished: (document) => this.compared(document),
       onFailure: (error) => this.logger.warn({ err: asDualrunError(error).message }, "a comparison could not be made; the mirror goes on"),
+    });
+    this.finance = new FinanceDesk({
+      migration: config.migration, program: VERSION, zone: config.timeZone, bank: config.bank,
+      sql: () => this.need().target.sql,
+      agreement: () => this.agreement!,
+      lagSeconds: () => this.status().lagSeconds,
+      audit: (who, what, note) => this.audit_(this.need().target).append(who, what, note),
+      changed: (streak, signature) => this.metrics.proof.signatures(streak, signature),
     });
   }
 
@@ -182,6 +192,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     this.metrics.leader.set(1);
     this.setPhase(this.phaseNow);
     await this.proof.recall();
+    await this.finance.tell();
     await this.audit_(target).append("daemon", `started, epoch ${this.held.epoch}`, null);
   }
 
@@ -406,6 +417,7 @@ class Daemon implements RunningDaemon, DaemonControl {
 
   private async compared(document: ComparisonDocument): Promise<void> {
     this.metrics.proof.compared(document);
+    if (document.kind === "daily") await this.finance.prepareDaily();
     const facts = { id: document.id, kind: document.kind, position: document.position, holdMs: document.holdMs, seconds: document.seconds };
     const bad = document.classes.filter(({ verdict }) => verdict !== "in_sync").map(({ class: name, verdict, note }) => ({ class: name, verdict, note }));
     if (bad.length === 0) this.logger.info(facts, "source and target are in sync");

@@ -67,6 +67,17 @@ breaks.command("resolve <id>").description("settle a break, with the reason").ex
   .requiredOption("--note <text>", "why; recorded").option("--as <resolution>", "explained, timing or repaired", "explained")
   .addHelpText("after", '\nExample:\n  dualrun breaks resolve 3 --note "the old system rounds twice" -c dualrun.yaml')
   .action(async (id: string, _options, command: Command) => (await import("./commands/breaks.ts")).resolveBreak(id, command.optsWithGlobals()));
+configured("report", "the daily reconciliation of a business date; exit 3 unless it is clean", " --date 2026-11-20 --format pdf -o report.pdf")
+  .requiredOption("--date <date>", "the business date").option("--format <format>", "html, csv, json or pdf").option("-o, --output <file>", "where to write it")
+  .option("--prepare", "make it anew from the latest comparison; signatures of the version before do not count for it")
+  .action(async (options) => (await import("./commands/report.ts")).report(options));
+configured("sign-off", "approve a report; DUALRUN_TOKEN must be of the role finance-approver", ' --date 2026-11-20 --note "agrees with the ledger"')
+  .requiredOption("--date <date>", "the business date").requiredOption("--note <text>", "goes into the report and the audit trail")
+  .option("--for <name>", "for whom you stand in").option("--hash <hash>", "the hash that was looked at")
+  .action(async (options) => (await import("./commands/report.ts")).signOff(options));
+program.command("bank").description("the bank's daily totals").exitOverride().command("import <file>").description("CSV with date, currency, amount and, optionally, account").exitOverride()
+  .option("-c, --config <file>", "the configuration", "dualrun.yaml").option("--json", "print facts as JSON").addHelpText("after", "\nExample:\n  dualrun bank import totals.csv -c dualrun.yaml")
+  .action(async (file: string, options) => (await import("./commands/bank.ts")).bankImport(file, options));
 const audit = configured("audit", "who did what")
   .action(async (options) => (await import("./commands/audit.ts")).audit(options));
 audit.command("verify").description("follow the chain of hashes from the first entry").exitOverride().addHelpText("after", "\nExample:\n  dualrun audit verify -c dualrun.yaml")

@@ -6,18 +6,38 @@ const PATIENCE_MS = 60_000;
 
 /** Sends a request to the daemon that the configuration describes; DR2002 when there is none, else the error that it answers with. */
 export async function callDaemon<T>(config: Config, method: "GET" | "POST", path: string, body?: unknown): Promise<T> {
+  return (await exchange(config, path, { method, ...(body === undefined ? {} : { body: JSON.stringify(body), type: "application/json" }) })).json as T;
+}
+
+/** The same with a body that is not JSON. */
+export async function sendToDaemon<T>(config: Config, path: string, type: string, body: Buffer): Promise<T> {
+  return (await exchange(config, path, { method: "POST", type, body })).json as T;
+}
+
+/** A document that is not JSON, as bytes. */
+export async function fetchFromDaemon(config: Config, path: string): Promise<Buffer> {
+  return (await exchange(config, path, { method: "GET" }, true)).bytes;
+}
+
+interface Outgoing {
+  readonly method: "GET" | "POST";
+  readonly type?: string;
+  readonly body?: string | Buffer;
+}
+
+async function exchange(config: Config, path: string, { method, type, body }: Outgoing, anything = false): Promise<{ readonly json: unknown; readonly bytes: Buffer }> {
   const address = `http://${addressOf(config)}/api/v1${path}`;
   const token = process.env["DUALRUN_TOKEN"];
-  const { ok, status, text } = await request(address, {
+  const { ok, status, bytes } = await request(address, {
     method,
-    headers: { accept: "application/json", ...(body === undefined ? {} : { "content-type": "application/json" }), ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    headers: { accept: anything ? "*/*" : "application/json", ...(type === undefined ? {} : { "content-type": type }), ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) },
+    ...(body === undefined ? {} : { body }),
     signal: AbortSignal.timeout(PATIENCE_MS),
   });
-  const answer = text === "" ? null : parse(text);
-  if (!ok) throw problem(status, answer, address);
-  if (answer === undefined) throw stranger(address);
-  return answer as T;
+  const json = anything && ok ? null : bytes.length === 0 ? null : parse(bytes.toString("utf8"));
+  if (!ok) throw problem(status, json, address);
+  if (json === undefined) throw stranger(address);
+  return { json, bytes };
 }
 
 function addressOf({ http: { listen: { host, port } } }: Config): string {
@@ -25,10 +45,10 @@ function addressOf({ http: { listen: { host, port } } }: Config): string {
   return `${reachable.includes(":") ? `[${reachable}]` : reachable}:${port}`;
 }
 
-async function request(address: string, options: RequestInit): Promise<{ ok: boolean; status: number; text: string }> {
+async function request(address: string, options: RequestInit): Promise<{ ok: boolean; status: number; bytes: Buffer }> {
   try {
     const response = await fetch(address, options);
-    return { ok: response.ok, status: response.status, text: await response.text() };
+    return { ok: response.ok, status: response.status, bytes: Buffer.from(await response.arrayBuffer()) };
   } catch (error) {
     const late = error instanceof DOMException && error.name === "TimeoutError";
     throw new DualrunError("DR2002", `${late ? `no answer within ${PATIENCE_MS / 1000} s from` : "nothing answers at"} ${new URL(address).host}`, { cause: error });

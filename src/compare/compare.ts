@@ -58,6 +58,7 @@ export interface CompareRequest {
   readonly id: string;
   readonly kind: ComparisonDocument["kind"];
   readonly full: boolean;
+  readonly whole: boolean;
 }
 
 const CUT_TRIES = 3;

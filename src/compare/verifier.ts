@@ -37,7 +37,7 @@ export interface VerifierOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
-export interface VerifyRequest extends Omit<CompareRequest, "id"> {
+export interface VerifyRequest extends Omit<CompareRequest, "id" | "whole"> {
   /** null: all classes. */
   readonly className: string | null;
 }
@@ -229,7 +229,7 @@ export class Verifier implements ProofControl {
     try {
       const both = await this.options.connect();
       const chosen = request.className === null ? both.classes : [classNamed(both, request.className)];
-      const document = await compare({ settings: this.options.settings, memory: this.options.memory(), classes: chosen, cut: both.cut, onCut: this.options.onCut }, { id, kind: request.kind, full: request.full });
+      const document = await compare({ settings: this.options.settings, memory: this.options.memory(), classes: chosen, cut: both.cut, onCut: this.options.onCut }, { id, kind: request.kind, full: request.full, whole: request.className === null });
       for (const result of document.classes) this.latest.set(result.class, result);
       await this.refresh();
       await this.options.onFinished(document);

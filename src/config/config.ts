@@ -59,6 +59,7 @@ export interface Config {
   readonly safety: Section<"safety">;
   /** `tokens` is the path of a file, or null. */
   readonly http: { readonly listen: ListenAddress; readonly tokens: string | null };
+  readonly bank: ParsedConfig["bank"];
   readonly notify: readonly { readonly kind: "webhook"; readonly url: string; readonly on: readonly ("break" | "phase" | "lag")[] }[];
   readonly log: Section<"log">;
   /** Sections and settings that the operator wrote, as against defaults: `comparison`, `comparison.every`. */

@@ -138,6 +138,12 @@ const safety = section({
   slotRetainedBytesMax: size("50GiB", "Retained log on the source at which to page; the slot is never dropped.", "1MiB"),
 }, "Limits that protect the source.").prefault({});
 
+const bank = section({
+  class: z.string().min(1).describe("The class whose column the bank's totals stand beside."),
+  column: NAME.describe("A money column of it."),
+  tolerance: text("Difference up to which both count as equal.", /^\d{1,20}(\.\d{1,10})?$/, "a decimal in quotes, like \"0.05\"").default("0"),
+}, "What the bank's daily totals are compared with.");
+
 const LISTEN_FORM = "host:port, like 127.0.0.1:7070 or [::1]:7070";
 const http = section({
   listen: z.string(LISTEN_FORM).refine((value) => parseListen(value) !== null, LISTEN_FORM).transform((value) => parseListen(value)!).prefault("127.0.0.1:7070").describe("Address of API, metrics and pages."),
@@ -162,6 +168,7 @@ export const configSchema = section({
   snapshot, apply, journal, comparison, gates, cutover,
   retention: section({ days: count(90, "How long the source is kept read-only.", 0, 36_500) }, "After the migration.").prefault({}),
   safety, http,
+  bank: z.array(bank).default([]).describe("Columns beside which imported bank totals stand in the daily report."),
   notify: z.array(webhook).default([]).describe("Who is told what."),
   log: section({ level: z.enum(["trace", "debug", "info", "warn", "error"]).default("info").describe("Least level that is logged.") }, "Logging.").prefault({}),
 }, "Configuration of dualrun.");

@@ -273,6 +273,8 @@ export interface ComparisonDocument {
   readonly id: string;
   readonly kind: "scheduled" | "daily" | "manual" | "cutover" | "selftest";
   readonly full: boolean;
+  /** Every class was asked for. */
+  readonly whole: boolean;
   readonly startedAt: string;
   readonly finishedAt: string | null;
   readonly position: string | null;

@@ -54,6 +54,9 @@ export const ERRORS = {
   DR7002: entry("These differences cannot be mended row by row", "Run `dualrun resnapshot --class C`.", EXIT.outOfSync),
   DR7003: entry("A comparison cannot be made now", "See `dualrun status`; the mirror goes on. Try again when the named condition is over.", EXIT.unexpected),
   DR7004: entry("The self-test has failed", "This is a defect of dualrun: do not trust its comparisons, and please report it.", EXIT.outOfSync),
+  DR7101: entry("There is no such report", "Prepare it: `dualrun report --date D`; `dualrun status` tells when the day was compared last.", EXIT.usage),
+  DR7102: entry("The report cannot be signed", "See what the message names; a report is signed by somebody else than who prepared it, when its day is over.", EXIT.outOfSync),
+  DR7103: entry("The bank's statement cannot be read", "Correct the listed lines; nothing of the file was kept.", EXIT.usage),
   DR8001: entry("The audit trail is broken", "Somebody has changed, removed or reordered entries of dualrun.audit: compare with the heads in the daemon's log, and find out who.", EXIT.outOfSync),
   DR9001: entry("Unexpected error", "This is a defect of dualrun: please report it with the log.", EXIT.unexpected),
 } as const satisfies Record<string, ErrorEntry>;

@@ -14,3 +14,4 @@ export * from "./decimal.ts";
 export * from "./slices.ts";
 export * from "./totals.ts";
 export * from "./breaks.ts";
+export * from "./report.ts";

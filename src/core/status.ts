@@ -2,6 +2,7 @@
 import type { BreakDocument, BreakResolution } from "./breaks.ts";
 import type { ClassComparison, ComparisonDocument, DiffDocument, RepairDocument, SelfTestDocument } from "./comparison.ts";
 import type { ErrorCode } from "./errors.ts";
+import type { FinanceControl } from "./report.ts";
 import type { Phase } from "./words.ts";
 
 export type DaemonState = "starting" | "snapshotting" | "streaming" | "paused" | "retrying" | "halted" | "fenced" | "stopped";
@@ -128,6 +129,7 @@ export interface DaemonControl {
   /** Copies one class again under the running mirror. */
   resnapshot(className: string, by: string): Promise<void>;
   readonly proof: ProofControl;
+  readonly finance: FinanceControl;
   readonly audit: () => Promise<readonly AuditEntry[]>;
   verifyAudit(): Promise<AuditVerification>;
 }

@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import type { ClassProgress, DaemonState, HaltDocument, Phase, SnapshotProgress, StatusDocument } from "../core/index.ts";
 import { bytes, count, duration, lag, moment, percent, rate } from "./format.ts";
+import { bar, brand, fact, page, topBar, withCode, type PageOptions, type Tone } from "./frame.ts";
 import { html, type Html, type Value } from "./html.ts";
 
 /** Inner HTML by the name of its place: what `data-live` names. */
@@ -12,15 +13,6 @@ export interface Sample {
   readonly changesPerSecond: number;
   readonly lagSeconds: number | null;
 }
-
-export interface PageOptions {
-  /** Address of an asset, with its version. */
-  readonly asset: (name: string) => string;
-  /** Who is signed in; null where no token is asked for. */
-  readonly who: string | null;
-}
-
-type Tone = "good" | "busy" | "warn" | "bad" | "idle";
 
 const STATES: Readonly<Record<DaemonState, { readonly tone: Tone; readonly says: string }>> = {
   starting: { tone: "busy", says: "Connecting to both sides." },
@@ -45,28 +37,6 @@ export function layoutOf({ classes, version, migration }: StatusDocument): strin
   return createHash("sha256").update(JSON.stringify([version, migration, classes.map(({ name }) => name)])).digest("hex").slice(0, 16);
 }
 
-// ------------------------------------------------------------ frame
-
-function page(title: string, options: PageOptions, refresh: boolean, body: Html): string {
-  return html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>${title}</title>
-<link rel="icon" href="${options.asset("icon.svg")}" type="image/svg+xml">
-<link rel="stylesheet" href="${options.asset("page.css")}">
-${refresh && html`<noscript><meta http-equiv="refresh" content="5"></noscript>
-<script src="${options.asset("page.js")}" defer></script>`}
-</head>
-${body}
-</html>
-`.toString();
-}
-
-const brand = (asset: PageOptions["asset"]): Html => html`<span class="brand"><img src="${asset("icon.svg")}" alt="" width="28" height="28">dualrun</span>`;
-
 export function loginPage(options: PageOptions, fault: string | null): string {
   return page("Sign in · dualrun", options, false, html`<body class="centred">
 <main class="card login">
@@ -90,8 +60,7 @@ export function statusPage(status: StatusDocument, history: readonly Sample[], o
     element === "div" ? html`<div class="${className}" data-live="${name}">${regions[name]}</div>` : html`<section class="${className}" data-live="${name}">${regions[name]}</section>`;
   return page(pageTitle(status), options, true, html`<body data-layout="${layoutOf(status)}">
 <header>
-${brand(options.asset)}
-<h1><span class="muted">Migration</span> <bdi>${status.migration}</bdi></h1>
+${topBar(status.migration, "overview", options)}
 <p class="live" id="connection" role="status"><span class="dot" aria-hidden="true"></span><span id="connection-text">as of ${moment(new Date().toISOString())}</span></p>
 </header>
 <main>
@@ -170,11 +139,6 @@ ${halt.details.length > 0 && html`<ul>${halt.details.map((line) => html`<li>${li
 </section>`;
 }
 
-/** Text in which \`commands\` stand in backticks. */
-function withCode(text: string): Html {
-  return html`${text.split("`").map((part, i) => (i % 2 === 1 ? html`<code>${part}</code>` : part))}`;
-}
-
 function notices({ warnings, newTables }: StatusDocument): Html {
   const lines: Value[] = [
     ...warnings,
@@ -244,14 +208,6 @@ ${fact("At position", html`<code>${snapshot.position}</code>`)}
 
 function etaText({ etaSeconds }: SnapshotProgress): string {
   return etaSeconds === null ? "time left not known yet" : `about ${duration(etaSeconds)} left`;
-}
-
-function bar(label: string, value: number, whole: number): Html {
-  return html`<progress aria-label="${label}" max="${Math.max(whole, value, 1)}" value="${whole === 0 ? 1 : value}">${percent(value, whole)}</progress>`;
-}
-
-function fact(name: string, value: Value, className = ""): Html {
-  return html`<div><dt>${name}</dt><dd${className !== "" && html` class="${className}"`}>${value}</dd></div>`;
 }
 
 const SLOT_TONES: Readonly<Record<StatusDocument["slot"]["state"], Tone>> = { "ok": "good", "near-limit": "warn", "lost": "bad", "missing": "bad", "unknown": "idle" };

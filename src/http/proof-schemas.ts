@@ -45,7 +45,7 @@ const classComparison: z.ZodType<ClassComparison> = z.looseObject({
 } satisfies Shape<ClassComparison>).meta({ id: "ClassComparison" });
 
 export const comparisonSchema: z.ZodType<ComparisonDocument> = z.looseObject({
-  id: z.string(), kind: z.enum(["scheduled", "daily", "manual", "cutover", "selftest"]), full: z.boolean(),
+  id: z.string(), kind: z.enum(["scheduled", "daily", "manual", "cutover", "selftest"]), full: z.boolean(), whole: z.boolean().describe("Every class was asked for."),
   startedAt: time("When it began."), finishedAt: time("When it ended.").nullable(), position: z.string().nullable(), cutAt: time("The moment that was compared.").nullable(),
   cutBy: z.enum(["slot", "standby"]).nullable(), holdMs: z.number().nullable().describe("For how long nothing was applied because of it."), seconds: z.number(), verdict,
   classes: z.array(classComparison),

@@ -7,6 +7,7 @@ import type { App } from "./app.ts";
 import type { LiveStatus } from "./events.ts";
 import { HttpError } from "./problem.ts";
 import { addProofApi } from "./proof-routes.ts";
+import { addReportApi } from "./report-routes.ts";
 import { PROBLEMS, auditSchema, auditVerificationSchema, classParams, classesSchema, eventsQuery, noBody, noteBody, okSchema, statusSchema } from "./schemas.ts";
 
 export interface Parts {
@@ -42,6 +43,7 @@ export function addApi(app: App, parts: Parts): void {
   addReading(app, parts);
   addActing(app, parts);
   addProofApi(app, parts.control.proof);
+  addReportApi(app, parts.control.finance);
 }
 
 function addReading(app: App, { control, live }: Parts): void {

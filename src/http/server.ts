@@ -176,6 +176,7 @@ async function addOpenApi(app: App, version: string): Promise<void> {
         { name: "status", description: "What the daemon says of itself." },
         { name: "operation", description: "What may be asked of it." },
         { name: "proof", description: "Comparisons, differing rows, repairs, breaks." },
+        { name: "finance", description: "Daily reports, sign-off, bank totals." },
         { name: "probes", description: "For orchestrators and Prometheus; no token is needed." },
         { name: "pages", description: "For people." },
       ],

@@ -3,7 +3,9 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { loadAssets, type Asset } from "./assets.ts";
 import { authenticate, tokenCookie, type Guard } from "./guard.ts";
-import { loginPage, statusPage, type PageOptions } from "./pages.ts";
+import type { PageOptions } from "./frame.ts";
+import { loginPage, statusPage } from "./pages.ts";
+import { addProofPages } from "./proof-site.ts";
 import { HttpError } from "./problem.ts";
 import { PROBLEMS } from "./schemas.ts";
 import { isExpired } from "./tokens.ts";
@@ -33,6 +35,10 @@ export function addSite(app: App, { control, live }: Parts, guard: Guard): void 
     return statusPage(control.status(), live.history, options(visitor.who));
   });
 
+  addProofPages(app, control, { options, enter: (request, reply) => {
+    const visitor = visitorOf(guard, request);
+    return visitor.fault === null ? { who: visitor.who } : { page: signIn(reply, visitor.came ? visitor.fault : null) };
+  } });
   for (const asset of assets.values()) addAsset(app, asset);
   if (guard.tokens !== null) addSigningIn(app, guard, signIn);
 }
@@ -48,7 +54,8 @@ interface Visitor {
 /** The page is open to the router, so that it can ask for a token; it asks here. */
 function visitorOf(guard: Guard, request: FastifyRequest): Visitor {
   try {
-    return { who: authenticate(guard, request, "viewer")?.name ?? null, fault: null, came: true };
+    request.principal = authenticate(guard, request, "viewer");
+    return { who: request.principal?.name ?? null, fault: null, came: true };
   } catch (error) {
     if (!(error instanceof HttpError)) throw error;
     return { who: null, fault: error.message, came: request.headers.authorization !== undefined || request.headers.cookie?.includes(`${guard.cookie}=`) === true };

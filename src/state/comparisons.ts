@@ -138,6 +138,15 @@ export class Comparisons {
     return rows.map((row) => ({ ...(JSON.parse(String(row["head"])) as ComparisonDocument), id: String(row["id"]), classes: row["class"] === null ? [] : [JSON.parse(String(row["class"])) as ClassComparison] }));
   }
 
+  /** The latest comparison of all classes that was made at a cut, with them; empty when there is none. */
+  async latestWhole(): Promise<ComparisonDocument[]> {
+    const rows = await this.sql(
+      `SELECT c.id FROM dualrun.comparisons AS c WHERE c.stream = $1 AND c.finished_at IS NOT NULL AND c.document::jsonb ->> 'cutAt' IS NOT NULL AND c.document::jsonb ->> 'whole' = 'true'
+       ORDER BY c.id DESC LIMIT 1`, [this.stream]);
+    const found = rows[0] === undefined ? null : await this.find(String(rows[0]["id"]));
+    return found === null ? [] : [found];
+  }
+
   /** The latest result of every class. */
   async latest(): Promise<ClassComparison[]> {
     const rows = await this.sql(

@@ -1,3 +1,4 @@
 export * from "./memory.ts";
 export * from "./schema.ts";
 export * from "./comparisons.ts";
+export * from "./reports.ts";

@@ -88,4 +88,39 @@ export const STATE_MIGRATIONS: readonly Migration[] = [
        )`,
     ],
   },
+  {
+    name: "state-003-reports",
+    statements: [
+      `CREATE TABLE dualrun.reports (
+         stream text NOT NULL,
+         id bigint NOT NULL,
+         date text NOT NULL,
+         version integer NOT NULL,
+         created_at text NOT NULL,
+         hash text NOT NULL,
+         document text NOT NULL,
+         PRIMARY KEY (stream, id),
+         UNIQUE (stream, date, version)
+       )`,
+      `CREATE TABLE dualrun.sign_offs (
+         stream text NOT NULL,
+         date text NOT NULL,
+         hash text NOT NULL,
+         approver text NOT NULL,
+         on_behalf_of text,
+         note text NOT NULL,
+         at text NOT NULL,
+         PRIMARY KEY (stream, hash)
+       )`,
+      `CREATE TABLE dualrun.bank_totals (
+         stream text NOT NULL,
+         date text NOT NULL,
+         currency text NOT NULL,
+         account text NOT NULL,
+         amount numeric NOT NULL,
+         imported_at text NOT NULL,
+         PRIMARY KEY (stream, date, currency, account)
+       )`,
+    ],
+  },
 ];

@@ -10,8 +10,8 @@ export interface SeriesMaker {
 }
 
 export class ProofMetrics {
-  readonly cleanStreak;
-  readonly signedOffAt;
+  private readonly cleanStreak;
+  private readonly signedOffAt;
   private readonly records;
   private readonly recordsDifference;
   private readonly moneyTotal;
@@ -61,6 +61,12 @@ export class ProofMetrics {
       this.rows.inc({ side: "source", class: result.class }, Number(result.sourceRows ?? 0));
       this.rows.inc({ side: "target", class: result.class }, Number(result.targetRows ?? 0));
     }
+  }
+
+  /** Days of the clean streak, and when a report was signed last (ISO time). */
+  signatures(streak: number, lastSignature: string | null): void {
+    this.cleanStreak.set(streak);
+    this.signedOffAt.set(lastSignature === null ? Number.NaN : Date.parse(lastSignature) / 1000);
   }
 
   /** What stands now: the latest result of each class, proofs that grow older, open breaks. */

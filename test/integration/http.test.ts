@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { DualrunError, type ClassProgress, type DaemonControl, type ProofControl, type StatusDocument } from "../../src/core/index.ts";
+import { DualrunError, type ClassProgress, type DaemonControl, type FinanceControl, type ProofControl, type StatusDocument } from "../../src/core/index.ts";
 import { newToken, openTokens, parseTokens, startHttp, type HttpOptions, type HttpServer, type Role } from "../../src/http/index.ts";
 import { createLogger, createMetrics } from "../../src/telemetry/index.ts";
 
@@ -32,6 +32,11 @@ const nothingProven: ProofControl = {
   begin: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")), diff: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")), repair: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
   selfTest: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
   comparisons: async () => [], comparison: async () => null, breaks: async () => [], resolveBreak: async () => null,
+};
+
+const nothingReported: FinanceControl = {
+  reports: async () => [], report: async () => null, prepare: () => Promise.reject(new DualrunError("DR7101", "nothing was compared")),
+  signOff: () => Promise.reject(new DualrunError("DR7101", "there is no report")), importBank: async () => ({ lines: 0, dates: [] }), cleanStreak: async () => 0,
 };
 
 class HandMadeDaemon implements DaemonControl {
@@ -67,6 +72,8 @@ class HandMadeDaemon implements DaemonControl {
   }
 
   readonly proof = nothingProven;
+
+  readonly finance = nothingReported;
 
   verifyAudit = async () => ({ intact: true, entries: 1, head: "00", at: null, fault: null });
 
@@ -463,8 +470,8 @@ describe("/openapi.json", () => {
     const listed = Object.entries(document.paths).flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`)).toSorted();
     expect(listed).toEqual([
       "GET /", "GET /api/v1/audit", "GET /api/v1/audit/verification", "GET /api/v1/breaks", "GET /api/v1/classes", "GET /api/v1/classes/{name}/diff", "GET /api/v1/comparisons",
-      "GET /api/v1/comparisons/{id}", "GET /api/v1/events", "GET /api/v1/status", "GET /healthz", "GET /metrics", "GET /openapi.json", "GET /readyz",
-      "POST /api/v1/breaks/{id}/resolve", "POST /api/v1/classes/{name}/resnapshot", "POST /api/v1/comparisons", "POST /api/v1/pause", "POST /api/v1/repairs", "POST /api/v1/resume",
+      "GET /api/v1/comparisons/{id}", "GET /api/v1/events", "GET /api/v1/reports", "GET /api/v1/reports/{date}", "GET /api/v1/status", "GET /healthz", "GET /metrics", "GET /openapi.json", "GET /readyz",
+      "POST /api/v1/bank", "POST /api/v1/breaks/{id}/resolve", "POST /api/v1/classes/{name}/resnapshot", "POST /api/v1/comparisons", "POST /api/v1/pause", "POST /api/v1/repairs", "POST /api/v1/reports/{date}", "POST /api/v1/reports/{date}/sign-off", "POST /api/v1/resume",
       "POST /api/v1/schema/accept", "POST /api/v1/selftest",
     ]);
   });
