@@ -72,8 +72,9 @@ export function problemOf(error: unknown): Problem {
   return { type: "urn:dualrun:error:DR9001", title, status: 500, code: "DR9001", detail: "The request could not be answered; the log has the reason.", next };
 }
 
-/** Unreachable: 503; the server's own configuration: 500; everything else is a conflict with the state of the mirror. */
+/** What was asked for is wrong: 400; unreachable: 503; the server's own configuration: 500; everything else is a conflict with the state of the mirror. */
 function statusOf(code: ErrorCode): number {
+  if (code === "DR1004" || code === "DR7103") return 400;
   if (code.startsWith("DR1")) return 500;
   return code.startsWith("DR2") || code === "DR5008" ? 503 : 409;
 }
