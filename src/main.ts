@@ -22,6 +22,7 @@ command("version", "the program's version", "dualrun version")
 command("demo", "two PostgreSQL servers, a live business and the mirror between them", "dualrun demo --for 60s")
   .option("--for <duration>", "end by itself after this long, with a comparison")
   .option("--port <port>", "port of status page, API and metrics", "7070")
+  .option("--drift", "plant a difference and show how it is found, explained and repaired")
   .option("--rate <transactions>", "transactions per second of the workload", "200")
   .action(async (options) => (await import("./commands/demo.ts")).demo(options));
 command("init", "look at source and target and write a configuration to edit", "dualrun init --source env:SOURCE_URL --target env:TARGET_URL")

@@ -3,9 +3,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SingleBar } from "cli-progress";
 import pg from "pg";
 import { parseConfig } from "../config/index.ts";
-import { EXIT, type SnapshotProgress, type StatusDocument } from "../core/index.ts";
+import { EXIT, type ComparisonDocument, type SnapshotProgress, type StatusDocument } from "../core/index.ts";
 import { startDaemon, type RunningDaemon } from "../daemon.ts";
 import { createLogger } from "../telemetry/index.ts";
+import { showDrift, type DriftResult } from "./drift.ts";
 import { DEMO_CLASSES, createDemoSchema, seed } from "./schema.ts";
 import { startEmbeddedPostgres, type EmbeddedServer } from "./servers.ts";
 import { isEqual, verifyTables, type TableVerdict } from "./verify.ts";
@@ -16,6 +17,8 @@ export interface DemoOptions {
   readonly forMs: number | null;
   readonly port: number;
   readonly json: boolean;
+  /** Plants a difference on the target, and shows how it is found, explained and repaired. */
+  readonly drift?: boolean;
   /** Transactions per second of the workload. */
   readonly rate?: number;
   /** Size of the seeded data; 1 is some 300,000 rows. */
@@ -24,6 +27,9 @@ export interface DemoOptions {
 
 interface DemoResult {
   readonly inSync: boolean;
+  /** The last comparison by dualrun itself. */
+  readonly comparison: ComparisonDocument;
+  readonly drift: DriftResult | null;
   readonly tables: readonly TableVerdict[];
   readonly workload: WorkloadTotals;
   readonly status: StatusDocument;
@@ -71,13 +77,14 @@ async function play(options: DemoOptions, say: (line: string) => void, signal: A
   });
   announce(daemon, source, target, options, say);
   await showSnapshot(daemon, options.json, signal);
+  const drift = options.drift === true && !signal.aborted ? await showDrift(daemon, target.url, say) : null;
   await live(daemon, workload, options, say, signal);
   if (signal.aborted) {
     say("ending …");
     return options.forMs === null ? EXIT.done : EXIT.interrupted;
   }
   working = false;
-  return await conclude(daemon, await workload.stop(), source, target, options, say);
+  return await conclude(daemon, await workload.stop(), source, target, options, drift, say);
 }
 
 async function startServer(stage: AsyncDisposableStack): Promise<EmbeddedServer> {
@@ -112,6 +119,8 @@ function demoConfig(source: EmbeddedServer, target: EmbeddedServer, port: number
     classes: DEMO_CLASSES.map(({ name, table, kind, money, occurredAt, sensitive }) => ({
       name, source: table, kind, money, sensitive, ...(occurredAt === null ? {} : { occurredAt }),
     })),
+    comparison: { every: "1m" },
+    bank: [{ class: "payments", column: "amount" }],
     http: { listen: `127.0.0.1:${port}` },
   });
   return Promise.resolve(parseConfig(text, { directory: process.cwd(), env: { DEMO_SOURCE_URL: source.url, DEMO_TARGET_URL: target.url } }));
@@ -120,7 +129,7 @@ function demoConfig(source: EmbeddedServer, target: EmbeddedServer, port: number
 function announce(daemon: RunningDaemon, source: EmbeddedServer, target: EmbeddedServer, options: DemoOptions, say: (line: string) => void): void {
   const address = daemon.addresses.http;
   say("");
-  say(`  status page  ${address}/`);
+  say(`  console      ${address}/   (comparisons, breaks and daily reports are a click away)`);
   say(`  API          ${address}/api/v1/status   (${address}/openapi.json)`);
   say(`  metrics      ${address}/metrics`);
   say(`  source       PostgreSQL ${source.version}  ${source.url}`);
@@ -152,12 +161,26 @@ async function showSnapshot(daemon: RunningDaemon, json: boolean, signal: AbortS
 async function live(daemon: RunningDaemon, workload: Workload, options: DemoOptions, say: (line: string) => void, signal: AbortSignal): Promise<void> {
   const end = options.forMs === null ? Infinity : Date.now() + options.forMs;
   const stopped = workload.ended.then(() => undefined);
+  let told = "";
   for (let second = 0; Date.now() < end && !signal.aborted; second++) {
     await Promise.race([sleep(Math.min(1000, end - Date.now()), undefined, { signal }).catch(() => undefined), stopped]);
     const status = daemon.control.status();
     if (status.state === "halted" && status.halt !== null) throw new Error(`${status.halt.code}: ${status.halt.what}\n${status.halt.details.join("\n")}`);
     if (process.stdout.isTTY || second % 5 === 0) show(status, options.json, say);
+    told = tellComparison(daemon, told, options.json, say);
   }
+}
+
+/** One line per comparison that has ended; returns what was told last. */
+function tellComparison(daemon: RunningDaemon, told: string, json: boolean, say: (line: string) => void): string {
+  const { classes, runningSince } = daemon.control.proof.state();
+  const at = classes[0]?.at ?? "";
+  if (json || runningSince !== null || at === "" || at === told) return told;
+  const bad = classes.filter(({ verdict }) => verdict !== "in_sync").map((one) => `${one.class} ${one.verdict.replaceAll("_", " ")}`);
+  const records = classes.reduce((sum, one) => sum + Number(one.sourceRows ?? 0), 0).toLocaleString("en");
+  const figures = classes.reduce((sum, one) => sum + one.money.length, 0);
+  say(`${process.stdout.isTTY ? "\n" : ""}  compared at one moment: ${records} records and ${figures} money totals on both sides, ${bad.length === 0 ? "all equal" : bad.join(", ")}`);
+  return at;
 }
 
 function show(status: StatusDocument, json: boolean, say: (line: string) => void): void {
@@ -169,14 +192,16 @@ function show(status: StatusDocument, json: boolean, say: (line: string) => void
 
 /** The workload has stopped: a marker is drained, then both sides are compared row by row. */
 async function conclude(
-  daemon: RunningDaemon, workload: WorkloadTotals, source: EmbeddedServer, target: EmbeddedServer, options: DemoOptions, say: (line: string) => void,
+  daemon: RunningDaemon, workload: WorkloadTotals, source: EmbeddedServer, target: EmbeddedServer, options: DemoOptions, drift: DriftResult | null, say: (line: string) => void,
 ): Promise<number> {
   say("\n  the workload has stopped; draining …");
   const started = performance.now();
   await daemon.drain(AbortSignal.timeout(60_000));
   const drainSeconds = (performance.now() - started) / 1000;
+  const comparison = await daemon.control.proof.compare(null, true);
   const tables = await verifyTables(source.url, target.url, DEMO_CLASSES.map(({ table }) => table));
-  const result: DemoResult = { inSync: tables.every(isEqual), tables, workload, status: daemon.control.status(), drainSeconds };
+  const inSync = tables.every(isEqual) && comparison.verdict === "in_sync" && (drift === null || (drift.found && drift.repaired));
+  const result: DemoResult = { inSync, comparison, drift, tables, workload, status: daemon.control.status(), drainSeconds };
   if (options.json) process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
   else tell(result, say);
   return result.inSync ? EXIT.done : EXIT.outOfSync;
@@ -190,6 +215,7 @@ function tell(result: DemoResult, say: (line: string) => void): void {
     say(`  ${verdict.table.padEnd(28)} ${verdict.sourceRows.toLocaleString("en").padStart(10)} rows   ${mark}`);
   }
   say("");
+  say(`  dualrun's own full comparison: ${result.comparison.verdict.replaceAll("_", " ")}, ${result.comparison.classes.length} classes in ${result.comparison.seconds.toFixed(1)} s, applying held for ${(result.comparison.holdMs ?? 0).toFixed(0)} ms`);
   say(`  ${result.workload.committed.toLocaleString("en")} transactions with ${result.workload.rows.toLocaleString("en")} rows were written meanwhile`);
   say(result.inSync ? "  in sync: every row of the source is on the target, exactly once" : "  OUT OF SYNC");
 }
