@@ -12,6 +12,8 @@ module.exports = {
       name: `through-the-index-of-${folder}`, severity: "error",
       from: { path: "^src/", pathNot: `^src/${folder}/` }, to: { path: `^src/${folder}/`, pathNot: `^src/${folder}/index\\.ts$` },
     })),
+    { name: "dashboards-stand-alone", severity: "error", from: { path: "^dashboards/" }, to: { path: "^(src|connectors|test)/" } },
+    { name: "nobody-imports-dashboards", severity: "error", from: { path: "^(src|connectors)/" }, to: { path: "^dashboards/" } },
     { name: "nobody-imports-tests", severity: "error", from: { path: "^(src|connectors)/" }, to: { path: "^test/" } },
     { name: "only-commands-and-the-demo-import-the-daemon", severity: "error", from: { path: "^src/", pathNot: ["^src/commands/", "^src/demo/"] }, to: { path: "^src/daemon\\.ts$" } },
     { name: "no-unresolved", severity: "error", from: {}, to: { couldNotResolve: true } },

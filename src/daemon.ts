@@ -184,7 +184,8 @@ class Daemon implements RunningDaemon, DaemonControl {
     for (const warning of proposal.warnings) this.logger.warn(warning);
     this.agreement = begun ?? proposal.agreement;
     this.newTables = unmirrored(proposal.agreement, this.agreement);
-    this.metrics = createMetrics({ version: VERSION, migration: stream, classes: this.agreement.classes.map(({ cls }) => cls.name) });
+    this.metrics = createMetrics({ version: VERSION, migration: stream, classes: this.agreement.classes.map(({ cls }) => cls.name), retainedBytesMax: this.config.safety.slotRetainedBytesMax });
+    await this.lookAtCertificates({ source, target });
     this.held = await target.takeOver(stream);
     if (begun === null) await agreements.save(this.agreement);
     this.phaseNow = await settings.phase();
@@ -417,11 +418,18 @@ class Daemon implements RunningDaemon, DaemonControl {
 
   private async compared(document: ComparisonDocument): Promise<void> {
     this.metrics.proof.compared(document);
-    if (document.kind === "daily") await this.finance.prepareDaily();
+    if (document.kind === "daily") {
+      await this.finance.prepareDaily();
+      await this.lookAtCertificates(this.need());
+    }
     const facts = { id: document.id, kind: document.kind, position: document.position, holdMs: document.holdMs, seconds: document.seconds };
     const bad = document.classes.filter(({ verdict }) => verdict !== "in_sync").map(({ class: name, verdict, note }) => ({ class: name, verdict, note }));
     if (bad.length === 0) this.logger.info(facts, "source and target are in sync");
     else this.logger.warn({ ...facts, classes: bad }, `comparison: ${document.verdict}`);
+  }
+
+  private async lookAtCertificates({ source, target }: Pick<Connected, "source" | "target">): Promise<void> {
+    this.metrics.certificates({ source: await source.certificateExpiry(), target: await target.certificateExpiry() });
   }
 
   private setPhase(phase: Phase): void {

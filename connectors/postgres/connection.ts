@@ -1,4 +1,5 @@
 /** Connections with a pinned session, so that every value has one text form wherever it is rendered. */
+import type { TLSSocket } from "node:tls";
 import pg from "pg";
 import { DualrunError, type Endpoint } from "../../src/core/index.ts";
 
@@ -82,6 +83,19 @@ export async function withClient<T>(pool: pg.Pool, work: (client: pg.PoolClient)
 export function unreachable(endpoint: Endpoint, error: unknown): DualrunError {
   const message = error instanceof Error ? error.message || (error as { code?: string }).code || error.name : String(error);
   return new DualrunError("DR2001", `cannot connect to ${describe(endpoint)}: ${message}`, { cause: error });
+}
+
+/** When the certificate that the server shows expires; null when the connection is not encrypted. */
+export async function certificateExpiry(endpoint: Endpoint, options: ConnectOptions): Promise<Date | null> {
+  if (endpoint.tls.mode === "disable") return null;
+  const client = await connect(endpoint, options);
+  try {
+    const { stream } = (client as unknown as { connection: { stream: Partial<TLSSocket> } }).connection;
+    const until = stream.getPeerCertificate?.().valid_to;
+    return until === undefined ? null : new Date(until);
+  } finally {
+    await client.end();
+  }
 }
 
 /** `host:port/database`, without credentials. */

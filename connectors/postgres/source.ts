@@ -6,7 +6,7 @@ import {
   type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type Position, type ReadLimits, type RecordClass, type Scratch,
   type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
 } from "../../src/core/index.ts";
-import { connect, connectPool, sqlState } from "./connection.ts";
+import { certificateExpiry, connect, connectPool, sqlState } from "./connection.ts";
 import { SlotCut, StandbyCut } from "./cut.ts";
 import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
@@ -42,6 +42,10 @@ export class PostgresSource implements Source {
   async identity(): Promise<string> {
     const { systemid, timeline } = await this.identify();
     return `${systemid}/${timeline}`;
+  }
+
+  certificateExpiry(): Promise<Date | null> {
+    return certificateExpiry(this.endpoint, { application: `${this.name} certificate` });
   }
 
   inspect(): Promise<Catalogue> {

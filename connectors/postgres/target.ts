@@ -5,7 +5,7 @@ import {
   type Catalogue, type Checkpoint, type Chunk, type ChunkMark, type ClassBatch, type ComparedClass, type CutReader, type Endpoint, type Finding, type LoadOptions, type LoadResult, type Migration,
   type Position, type ReadLimits, type RecordClass, type RowBatch, type RowRepair, type Scratch, type SliceKind, type SqlExecutor, type Target, type TargetTransaction, type TouchRecord, type ValueFormat, type WriteOptions, type WriteResult,
 } from "../../src/core/index.ts";
-import { connect, connectPool, describe, sqlState, withClient } from "./connection.ts";
+import { certificateExpiry, connect, connectPool, describe, sqlState, withClient } from "./connection.ts";
 import { sliceKindOf } from "./canonical.ts";
 import { prepareTargetReader } from "./cut.ts";
 import { formatFor } from "./formats.ts";
@@ -51,6 +51,10 @@ export class PostgresTarget implements Target {
   }
 
   readonly sql: SqlExecutor = async (text, values = []) => (await this.control.query(text, [...values])).rows;
+
+  certificateExpiry(): Promise<Date | null> {
+    return certificateExpiry(this.endpoint, { application: `dualrun ${this.migration} certificate` });
+  }
 
   inspect(): Promise<Catalogue> {
     return inspectEndpoint(this.endpoint, `dualrun ${this.migration} inspect`);

@@ -104,6 +104,8 @@ export interface StreamHealth {
 
 export interface Source extends AsyncDisposable {
   readonly positions: Positions;
+  /** When the server's certificate expires; null without TLS. */
+  certificateExpiry(): Promise<Date | null>;
   /** Identity of the server, with its timeline: what a position belongs to. */
   identity(): Promise<string>;
   inspect(): Promise<Catalogue>;
@@ -262,6 +264,8 @@ export interface Migration {
 export type SqlExecutor = (text: string, values?: readonly unknown[]) => Promise<Record<string, unknown>[]>;
 
 export interface Target extends AsyncDisposable {
+  /** When the server's certificate expires; null without TLS. */
+  certificateExpiry(): Promise<Date | null>;
   inspect(): Promise<Catalogue>;
   preflight(classes: readonly RecordClass[], target: Catalogue, source: Catalogue): Finding[];
   grants(classes: readonly RecordClass[], catalogue: Catalogue): string[];

@@ -1,5 +1,5 @@
 /** Every series that dualrun exposes: what dashboards, alerts and tests may name. */
-import { ERRORS, type ErrorCode, type Phase } from "../core/index.ts";
+import { ERRORS, type DaemonState, type ErrorCode, type Phase, type StatusDocument } from "../core/index.ts";
 
 export type MetricLabel = "class" | "op" | "code" | "state" | "kind" | "side" | "phase" | "version" | "migration" | "column" | "currency" | "verdict" | "age";
 
@@ -19,6 +19,8 @@ export const PHASES = [
 export const OPERATIONS = ["insert", "update", "delete", "truncate"] as const;
 export const CHUNK_STATES = ["open", "done"] as const;
 export const CONFLICT_KINDS = ["insert-found-row", "update-found-none", "delete-found-none"] as const;
+export const STATES = ["starting", "snapshotting", "streaming", "paused", "retrying", "halted", "fenced", "stopped"] as const satisfies readonly DaemonState[];
+export const SLOT_STATES = ["ok", "near-limit", "lost", "missing", "unknown"] as const satisfies readonly StatusDocument["slot"]["state"][];
 export const SIDES = ["source", "target"] as const;
 
 /** Codes that can end or interrupt applying; what belongs to configuration and command line cannot. */
@@ -40,6 +42,10 @@ export const ENTRIES = {
   lagSeconds: gauge("lag_seconds", [], "Seconds since commit of the oldest change that is not applied; NaN when not measured."),
   lagBytes: gauge("lag_bytes", [], "Bytes of log between the source's head and what is applied; NaN when not measured."),
   lastEvent: gauge("stream_last_event_timestamp_seconds", [], "When the stream last delivered anything, seconds since 1970."),
+  state: gauge("state", ["state"], "1 for what the daemon is doing, 0 for the others."),
+  slotState: gauge("slot_state", ["state"], "1 for the state of the replication slot, 0 for the others."),
+  retainedBytesMax: gauge("source_retained_bytes_max", [], "Bytes of retained log that are allowed: safety.slotRetainedBytesMax."),
+  certificateExpiry: gauge("tls_certificate_expiry_timestamp_seconds", ["side"], "When the certificate of a database server expires, seconds since 1970; NaN without TLS."),
   retainedBytes: gauge("source_retained_bytes", [], "Bytes of log that the source keeps for this migration."),
   changesApplied: counter("changes_applied_total", ["class", "op"], "Changes applied to the target."),
   transactionsApplied: counter("transactions_applied_total", [], "Source transactions applied to the target."),

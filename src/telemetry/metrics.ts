@@ -1,7 +1,7 @@
 /** The Prometheus series of a migration, on a registry of their own. Names and help stand in catalogue.ts. */
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
 import type { Conflict, Phase, Side, StatusDocument } from "../core/index.ts";
-import { APPLY_ERROR_CODES, CHUNK_STATES, CONFLICT_KINDS, ENTRIES, OPERATIONS, PHASES, SIDES, type MetricEntry } from "./catalogue.ts";
+import { APPLY_ERROR_CODES, CHUNK_STATES, CONFLICT_KINDS, ENTRIES, OPERATIONS, PHASES, SIDES, SLOT_STATES, STATES, type MetricEntry } from "./catalogue.ts";
 import { ProofMetrics } from "./proof.ts";
 
 /** What one committed batch did. */
@@ -19,6 +19,8 @@ export interface MetricsOptions {
   readonly version: string;
   readonly migration: string;
   readonly classes: readonly string[];
+  /** safety.slotRetainedBytesMax; absent: not known. */
+  readonly retainedBytesMax?: number;
 }
 
 export type Metrics = MirrorMetrics;
@@ -42,6 +44,10 @@ class MirrorMetrics {
   private readonly lagSeconds = this.gauge(ENTRIES.lagSeconds);
   private readonly lagBytes = this.gauge(ENTRIES.lagBytes);
   private readonly lastEvent = this.gauge(ENTRIES.lastEvent);
+  private readonly state = this.gauge(ENTRIES.state);
+  private readonly slotState = this.gauge(ENTRIES.slotState);
+  private readonly retainedBytesMax = this.gauge(ENTRIES.retainedBytesMax);
+  private readonly certificateExpiry = this.gauge(ENTRIES.certificateExpiry);
   private readonly retainedBytes = this.gauge(ENTRIES.retainedBytes);
   private readonly changesApplied = this.counter(ENTRIES.changesApplied);
   private readonly transactionsApplied = this.counter(ENTRIES.transactionsApplied);
@@ -58,10 +64,14 @@ class MirrorMetrics {
   private readonly known = new Set<string>();
   private streamBytes = 0;
 
-  constructor({ version, migration, classes }: MetricsOptions) {
+  constructor({ version, migration, classes, retainedBytesMax }: MetricsOptions) {
     this.info.set({ version, migration }, 1);
     for (const phase of PHASES) this.phase.set({ phase }, Number.NaN);
     for (const single of [this.leader, this.lagSeconds, this.lagBytes, this.lastEvent, this.retainedBytes, this.bufferBytes]) single.set(Number.NaN);
+    for (const state of STATES) this.state.set({ state }, Number.NaN);
+    for (const state of SLOT_STATES) this.slotState.set({ state }, Number.NaN);
+    for (const side of SIDES) this.certificateExpiry.set({ side }, Number.NaN);
+    this.retainedBytesMax.set(retainedBytesMax ?? Number.NaN);
     for (const code of APPLY_ERROR_CODES) this.applyErrors.inc({ code }, 0);
     for (const name of classes) this.addClass(name);
     collectDefaultMetrics({ register: this.registry });
@@ -119,9 +129,16 @@ class MirrorMetrics {
     this.foreignWrites.inc({ side, class: className }, count);
   }
 
+  /** When each side's certificate expires; null: it has none. */
+  certificates(expiry: Readonly<Record<Side, Date | null>>): void {
+    for (const side of SIDES) this.certificateExpiry.set({ side }, expiry[side] === null ? Number.NaN : expiry[side].getTime() / 1000);
+  }
+
   /** Sets every gauge that the status document carries; what is not measured becomes NaN. */
   observe(status: StatusDocument): void {
     this.setPhase(status.phase);
+    for (const state of STATES) this.state.set({ state }, Number(state === status.state));
+    for (const state of SLOT_STATES) this.slotState.set({ state }, Number(state === status.slot.state));
     this.lagSeconds.set(status.lagSeconds ?? Number.NaN);
     this.lagBytes.set(status.lagBytes ?? Number.NaN);
     this.lastEvent.set(status.lastEventAt === null ? Number.NaN : Date.parse(status.lastEventAt) / 1000);

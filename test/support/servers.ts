@@ -61,6 +61,12 @@ export interface FreshPair {
 /** No server fits the request; the message says what was tried. */
 export class ServerUnavailable extends Error {
   override readonly name = "ServerUnavailable";
+  readonly isProgram: boolean;
+
+  constructor(message: string, options: ErrorOptions & { readonly isProgram?: boolean } = {}) {
+    super(message, options);
+    this.isProgram = options.isProgram === true;
+  }
 }
 
 /** @throws ServerUnavailable */
@@ -101,9 +107,15 @@ export async function orSkip<T>(context: Skippable, resource: Promise<T>): Promi
   try {
     return await resource;
   } catch (error) {
-    if (error instanceof ServerUnavailable && process.env["DUALRUN_TEST_REQUIRE"] !== "all") return context.skip(error.message);
+    if (error instanceof ServerUnavailable && !isRequired(error)) return context.skip(error.message);
     throw error;
   }
+}
+
+/** `all`: whatever a test asks for. `servers`: databases, not programs that only an administrator can install. */
+function isRequired({ isProgram }: ServerUnavailable): boolean {
+  const required = process.env["DUALRUN_TEST_REQUIRE"];
+  return required === "all" || (required === "servers" && !isProgram);
 }
 
 /** A server for this one test; the caller disposes of it (`await using`). */
