@@ -2,7 +2,7 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
-    include: ["test/{unit,property,conformance,integration,faults}/**/*.test.ts"],
+    include: ["test/{unit,property,conformance,integration,browser,faults}/**/*.test.ts"],
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 60_000,

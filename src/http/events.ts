@@ -55,7 +55,7 @@ export class LiveStatus {
     response.on("error", (error) => this.logger.debug({ err: error }, "a client that followed the status has gone"));
     response.write("retry: 2000\n\n");
     this.clients.add(client);
-    this.send(client, status, page ? statusRegions(status, this.samples) : {});
+    this.send(client, status, page ? statusRegions(status, this.control.proof.state(), this.samples) : {});
   }
 
   close(): void {
@@ -76,7 +76,7 @@ export class LiveStatus {
   }
 
   private publish(status: StatusDocument): void {
-    const regions = [...this.clients].some((client) => client.regions !== null) ? statusRegions(status, this.samples) : {};
+    const regions = [...this.clients].some((client) => client.regions !== null) ? statusRegions(status, this.control.proof.state(), this.samples) : {};
     for (const client of this.clients) {
       if (client.principal !== null && isExpired(client.principal)) client.response.end();
       else if (client.response.writableLength > MOST_UNSENT_BYTES) client.response.destroy();

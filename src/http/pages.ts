@@ -1,6 +1,6 @@
 /** The pages: what an operator sees. Complete without scripts; page.js only exchanges regions as they change. */
 import { createHash } from "node:crypto";
-import type { ClassProgress, DaemonState, HaltDocument, Phase, SnapshotProgress, StatusDocument } from "../core/index.ts";
+import type { ClassProgress, DaemonState, HaltDocument, Phase, ProofState, SnapshotProgress, StatusDocument } from "../core/index.ts";
 import { bytes, count, duration, lag, moment, percent, rate } from "./format.ts";
 import { bar, brand, fact, page, topBar, withCode, type PageOptions, type Tone } from "./frame.ts";
 import { html, type Html, type Value } from "./html.ts";
@@ -54,8 +54,8 @@ ${fault !== null && html`<p class="fault" role="alert">${fault}</p>`}
 }
 
 /** The status page with everything in its place. */
-export function statusPage(status: StatusDocument, history: readonly Sample[], options: PageOptions): string {
-  const regions = statusMarkup(status, history);
+export function statusPage(status: StatusDocument, proof: ProofState, history: readonly Sample[], options: PageOptions): string {
+  const regions = statusMarkup(status, proof, history);
   const live = (name: string, element: "div" | "section", className: string): Html =>
     element === "div" ? html`<div class="${className}" data-live="${name}">${regions[name]}</div>` : html`<section class="${className}" data-live="${name}">${regions[name]}</section>`;
   return page(pageTitle(status), options, true, html`<body data-layout="${layoutOf(status)}">
@@ -68,6 +68,7 @@ ${topBar(status.migration, "overview", options)}
 <div data-live="halt" role="alert">${regions["halt"]}</div>
 ${live("notices", "div", "stack")}
 ${live("snapshot", "div", "stack")}
+${live("proof", "section", "card line")}
 <div class="hero">
 ${live("lag", "section", "card")}
 ${live("rates", "section", "card")}
@@ -100,12 +101,13 @@ ${who !== null && html`<form method="post" action="/logout"><button class="quiet
 // ------------------------------------------------------------ regions
 
 /** What changes while the page is open, by place. */
-export function statusRegions(status: StatusDocument, history: readonly Sample[]): Regions {
-  return Object.fromEntries(Object.entries(statusMarkup(status, history)).map(([name, markup]) => [name, markup.toString()]));
+export function statusRegions(status: StatusDocument, proof: ProofState, history: readonly Sample[]): Regions {
+  return Object.fromEntries(Object.entries(statusMarkup(status, proof, history)).map(([name, markup]) => [name, markup.toString()]));
 }
 
-function statusMarkup(status: StatusDocument, history: readonly Sample[]): Record<string, Html> {
+function statusMarkup(status: StatusDocument, proof: ProofState, history: readonly Sample[]): Record<string, Html> {
   return {
+    proof: proofCard(proof),
     state: stateLine(status),
     halt: haltBox(status.halt, STATES[status.state].tone),
     notices: notices(status),
@@ -145,6 +147,17 @@ function notices({ warnings, newTables }: StatusDocument): Html {
     ...(newTables.length === 0 ? [] : [html`${newTables.length === 1 ? "A table" : `${count(newTables.length)} tables`} under <code>include</code> ${newTables.length === 1 ? "is" : "are"} not mirrored yet: ${newTables.slice(0, 20).join(", ")}${newTables.length > 20 && ", …"}`]),
   ];
   return lines.length === 0 ? html`` : html`<section class="card notice"><h2>Worth a look</h2><ul>${lines.map((line) => html`<li>${line}</li>`)}</ul></section>`;
+}
+
+/** What the last comparisons say, in one line. */
+function proofCard({ classes, openBreaks, runningSince, nextAt }: ProofState): Html {
+  const proven = classes.filter(({ verdict }) => verdict === "in_sync").length;
+  const records = classes.reduce((sum, { sourceRows }) => sum + Number(sourceRows ?? 0), 0);
+  const totals = classes.reduce((sum, { money }) => sum + money.length, 0);
+  const bad = classes.filter(({ verdict }) => verdict === "confirmed_out_of_sync");
+  const pill = classes.length === 0 ? html`<strong class="pill idle">not compared yet</strong>` : bad.length > 0 ? html`<strong class="pill bad">out of sync</strong>` : proven === classes.length ? html`<strong class="pill good">in sync</strong>` : html`<strong class="pill warn">not all proven</strong>`;
+  return html`<h2>Proof</h2><p>${pill} ${classes.length > 0 && html`<a href="/comparisons"><span class="number">${proven} of ${count(classes.length)}</span> classes proven</a>: <span class="number">${count(records)}</span> records and <span class="number">${count(totals)}</span> money totals on both sides at one moment`}</p>
+<p class="muted">${openBreaks.length > 0 && html`<a class="bad" href="/breaks">${count(openBreaks.length)} open breaks</a> · `}${runningSince !== null ? "comparing now" : nextAt !== null && html`next at <time datetime="${nextAt}">${moment(nextAt)}</time>`}</p>`;
 }
 
 function lagCard(status: StatusDocument, history: readonly Sample[]): Html {

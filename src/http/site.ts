@@ -32,7 +32,7 @@ export function addSite(app: App, { control, live }: Parts, guard: Guard): void 
     const visitor = visitorOf(guard, request);
     if (visitor.fault !== null) return signIn(reply, visitor.came ? visitor.fault : null);
     reply.type(HTML);
-    return statusPage(control.status(), live.history, options(visitor.who));
+    return statusPage(control.status(), control.proof.state(), live.history, options(visitor.who));
   });
 
   addProofPages(app, control, { options, enter: (request, reply) => {
