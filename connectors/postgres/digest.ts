@@ -99,31 +99,27 @@ export class PostgresCutReader implements CutReader {
 
   private async totalsOf(compared: ComparedClass, projection: Projection, request: TotalsRequest, piece: string | null): Promise<Totals> {
     const currencies = [...new Set(compared.cls.money.map(({ currency }) => currency))];
-    const day = dayExpression(compared, projection, request.days);
+    const grouping: Omit<Grouping, "currency"> = { day: dayExpression(compared, projection, request.days), days: request.days };
     const whole: Totals[] = [];
     for (const [i, currency] of (currencies.length === 0 ? [null] : currencies).entries()) {
       const money = compared.cls.money.filter((one) => one.currency === currency).map(({ column }) => column);
-      const shares = i === 0 ? request.shares : "none";
-      const rows = await this.query(this.totalsSql(projection, day, currency, money, shares, piece));
-      const totals = readTotals(rows, money, request.days);
+      const totals = await this.figures(projection, { ...grouping, currency }, money, piece);
       whole.push(i === 0 ? totals : { ...totals, count: 0n, days: [] });
     }
-    return mergeTotals(whole);
+    return { ...mergeTotals(whole), lanes: await this.lanesOfShares(projection, request.shares, piece) };
   }
 
-  private totalsSql(projection: Projection, day: string | null, currency: string | null, money: readonly string[], shares: TotalsRequest["shares"], piece: string | null): string {
-    const inner = [
-      ...(day === null ? [] : [`${day} AS d`]),
-      ...(currency === null ? [] : [`${currencyExpression(projection, currency)} AS c`]),
-      ...money.flatMap((column, i) => [`(${projection.value(column)})::numeric AS m${i}`]),
-      `${hashOf(projection, shares)} AS h`,
-    ];
-    const finite = money.map((_, i) => `CASE WHEN m${i} < 'Infinity' AND m${i} > '-Infinity' THEN m${i} END AS f${i}`);
-    const group = [...(day === null ? [] : ["d"]), ...(currency === null ? [] : ["c"])];
-    const figures = [...group, "count(*) AS rows", this.lanes("count(h)"), ...money.flatMap((_, i) => moneyFigures(i))];
-    const rows = `SELECT ${inner.join(", ")} ${from(projection, piece)} OFFSET 0`;
-    const source = money.length === 0 ? rows : `SELECT q.*, ${finite.join(", ")} FROM (${rows}) AS q`;
-    return `SELECT ${figures.join(", ")} FROM (${source}) AS p${group.length === 0 ? "" : ` GROUP BY ${group.join(", ")}`}`;
+  /** The cheap way sums what is there; where that meets NaN or an infinity, they are told apart at twice the cost. */
+  private async figures(projection: Projection, grouping: Grouping, money: readonly string[], piece: string | null): Promise<Totals> {
+    const rows = await this.query(figuresSql(projection, grouping, money, piece));
+    const special = rows.some((row) => money.some((_, i) => [row[`sum${i}`], row[`min${i}`], row[`max${i}`]].some((text) => text !== null && /[NI]/.test(String(text)))));
+    return readTotals(special ? await this.query(carefulFiguresSql(projection, grouping, money, piece)) : rows, projection, money, grouping.days);
+  }
+
+  private async lanesOfShares(projection: Projection, shares: TotalsRequest["shares"], piece: string | null): Promise<Lanes> {
+    if (shares === "none" || shares.length === 0) return NO_LANES;
+    const condition = shares === "all" ? null : `((${projection.spread} >> ${SHARE_SHIFT}) & ${SHARE_MASK}) IN (${shares.join(", ")})`;
+    return toLanes((await this.query(`SELECT ${this.lanes()} FROM (SELECT sha256(${projection.row}) AS h ${from(projection, piece, condition)} OFFSET 0) AS q`))[0]!);
   }
 
   // ------------------------------------------------------------ by key
@@ -164,11 +160,11 @@ export class PostgresCutReader implements CutReader {
   }
 
   /** Two 64-bit words of the hash, summed; cheaper where the server turns bytes into numbers by itself. */
-  private lanes(count = "count(*)"): string {
+  private lanes(): string {
     const word = (at: number): string => (this.versionNumber >= 180_000
       ? `substring(h, ${at + 1}, 8)::bigint`
       : Array.from({ length: 8 }, (_, i) => `(get_byte(h, ${at + i})::bigint << ${56 - 8 * i})`).join(" | "));
-    return `${count} AS n, coalesce(sum(${word(0)}), 0)::text AS a, coalesce(sum(${word(8)}), 0)::text AS b`;
+    return `count(*) AS n, coalesce(sum(${word(0)}), 0)::text AS a, coalesce(sum(${word(8)}), 0)::text AS b`;
   }
 
   protected async query(text: string, values: readonly unknown[] = []): Promise<Record<string, unknown>[]> {
@@ -212,15 +208,56 @@ function and(projection: Projection): string {
   return projection.condition === null ? "" : ` AND (${projection.condition})`;
 }
 
-/** Rows outside of the shares are not rendered at all. */
-function hashOf(projection: Projection, shares: TotalsRequest["shares"]): string {
-  if (shares === "all") return `sha256(${projection.row})`;
-  if (shares === "none" || shares.length === 0) return "NULL::bytea";
-  return `CASE WHEN ((${projection.spread} >> ${SHARE_SHIFT}) & ${SHARE_MASK}) = ANY('{${shares.join(",")}}'::bigint[]) THEN sha256(${projection.row}) END`;
+/** What figures are grouped by. */
+interface Grouping {
+  /** Number of the business date as SQL; null: not grouped by it. */
+  readonly day: string | null;
+  readonly days: BusinessDays | null;
+  /** A column, or a literal in single quotes; null: no money. */
+  readonly currency: string | null;
 }
 
+const TEXTUAL: ReadonlySet<string> = new Set(["text", "varchar", "bpchar", "citext", "name"]);
+
+/** Compared bytewise, whatever the column's collation takes for equal. */
 function currencyExpression(projection: Projection, currency: string): string {
-  return currency.startsWith("'") ? quoteLiteral(currency.slice(1, -1)) : `(${projection.value(currency)})::text`;
+  if (currency.startsWith("'")) return quoteLiteral(currency.slice(1, -1));
+  const value = projection.value(currency);
+  return TEXTUAL.has(projection.typeOf(currency).baseTypeName) ? `(${value} COLLATE "C")` : value;
+}
+
+function figuresSql(projection: Projection, { day, currency }: Grouping, money: readonly string[], piece: string | null): string {
+  const of = currency === null ? null : currencyExpression(projection, currency);
+  const isColumn = of !== null && !currency!.startsWith("'");
+  const figures = [
+    ...(day === null ? [] : [`${day} AS d`]), ...(of === null ? [] : [`${of} AS currency`]), "count(*) AS rows",
+    ...money.flatMap((column, i) => {
+      const value = projection.value(column);
+      return [`count(*) - count(${value}) AS nulls${i}`, `sum(${value})::text AS sum${i}`, `min(${value})::text AS min${i}`, `max(${value})::text AS max${i}`, `${declaredScale(projection, column) ?? `max(scale(${value}))`} AS scale${i}`];
+    }),
+  ];
+  const groups = [...(day === null ? [] : ["1"]), ...(isColumn ? [of] : [])];
+  const grouped = `SELECT ${figures.join(", ")} ${from(projection, piece)}${groups.length === 0 ? "" : ` GROUP BY ${groups.join(", ")}`}`;
+  return of === null ? grouped : `SELECT g.*, g.currency::text AS c FROM (${grouped}) AS g`;
+}
+
+function carefulFiguresSql(projection: Projection, { day, currency }: Grouping, money: readonly string[], piece: string | null): string {
+  const inner = [
+    ...(day === null ? [] : [`${day} AS d`]), ...(currency === null ? [] : [`${currencyExpression(projection, currency)}::text AS c`]),
+    ...money.map((column, i) => `(${projection.value(column)})::numeric AS m${i}`),
+  ];
+  const finite = money.map((_, i) => `CASE WHEN m${i} < 'Infinity' AND m${i} > '-Infinity' THEN m${i} END AS f${i}`);
+  const group = [...(day === null ? [] : ["d"]), ...(currency === null ? [] : ["c"])];
+  const rows = `SELECT ${inner.join(", ")} ${from(projection, piece)} OFFSET 0`;
+  return `SELECT ${[...group, "count(*) AS rows", ...money.flatMap((_, i) => specialFigures(i))].join(", ")} FROM (SELECT q.*, ${finite.join(", ")} FROM (${rows}) AS q) AS p${group.length === 0 ? "" : ` GROUP BY ${group.join(", ")}`}`;
+}
+
+/** Every value of such a column has the same scale. */
+function declaredScale(projection: Projection, column: string): string | null {
+  const { baseTypeName, type } = projection.typeOf(column);
+  if (baseTypeName !== "numeric") return "0";
+  const declared = /^numeric\(\d+,(\d+)\)$/.exec(type)?.[1];
+  return declared === undefined ? null : declared;
 }
 
 function dayExpression(compared: ComparedClass, projection: Projection, days: BusinessDays | null): string | null {
@@ -232,11 +269,11 @@ function dayExpression(compared: ComparedClass, projection: Projection, days: Bu
   return `width_bucket((${projection.value(occurredAt)})::${form}, ${quoteLiteral(`{${bounds.join(",")}}`)}::${form}[])`;
 }
 
-function moneyFigures(i: number): string[] {
+function specialFigures(i: number): string[] {
   const special = (name: string, value: string): string => `count(*) FILTER (WHERE f${i} IS NULL AND m${i} = '${value}') AS ${quoteIdent(`${name}${i}`)}`;
   return [
     `count(*) - count(m${i}) AS nulls${i}`, special("nan", "NaN"), special("inf", "Infinity"), special("neg", "-Infinity"),
-    `coalesce(sum(f${i}), 0)::text AS sum${i}`, `min(f${i})::text AS min${i}`, `max(f${i})::text AS max${i}`, `max(scale(f${i})) AS scale${i}`,
+    `sum(f${i})::text AS sum${i}`, `min(f${i})::text AS min${i}`, `max(f${i})::text AS max${i}`, `max(scale(f${i})) AS scale${i}`,
   ];
 }
 
@@ -248,10 +285,10 @@ function toLanes(row: Record<string, unknown>): Lanes {
 
 const big = (value: unknown): bigint => BigInt(String(value));
 
-function readTotals(rows: readonly Record<string, unknown>[], money: readonly string[], days: BusinessDays | null): Totals {
+function readTotals(rows: readonly Record<string, unknown>[], projection: Projection, money: readonly string[], days: BusinessDays | null): Totals {
   const pieces = rows.map((row): Totals => {
     const day = "d" in row ? dayName(row["d"] as number | null, days!) : null;
-    return { count: big(row["rows"]), days: [{ day, rows: big(row["rows"]) } satisfies DayCount], money: money.map((column, i) => readMoney(row, column, i, day)), lanes: toLanes(row) };
+    return { count: big(row["rows"]), days: [{ day, rows: big(row["rows"]) } satisfies DayCount], money: money.map((column, i) => readMoney(row, projection, column, i, day)), lanes: NO_LANES };
   });
   return mergeTotals(pieces);
 }
@@ -262,11 +299,17 @@ function dayName(bucket: number | null, days: BusinessDays): string {
   return days.names[bucket - 1] ?? LATER;
 }
 
-function readMoney(row: Record<string, unknown>, column: string, i: number, day: string | null): MoneyTotal {
-  const scale = row[`scale${i}`];
+function readMoney(row: Record<string, unknown>, projection: Projection, column: string, i: number, day: string | null): MoneyTotal {
+  const text = (name: string): string | null => (row[`${name}${i}`] === null || row[`${name}${i}`] === undefined ? null : String(row[`${name}${i}`]));
+  const scale = text("scale");
   return {
-    column, day, currency: (row["c"] as string | null) ?? null, rows: big(row["rows"]), nulls: big(row[`nulls${i}`]), nan: big(row[`nan${i}`]),
-    infinite: big(row[`inf${i}`]), negativeInfinite: big(row[`neg${i}`]),
-    sum: String(row[`sum${i}`]), min: (row[`min${i}`] as string | null) ?? null, max: (row[`max${i}`] as string | null) ?? null, scale: scale === null ? null : Number(scale),
+    column, day, currency: (row["c"] as string | null) ?? null, rows: big(row["rows"]), nulls: big(text("nulls")), nan: big(text("nan") ?? 0), infinite: big(text("inf") ?? 0), negativeInfinite: big(text("neg") ?? 0),
+    sum: text("sum") ?? zeroOf(projection, column), min: text("min"), max: text("max"), scale: scale === null ? null : Number(scale),
   };
+}
+
+/** The sum of no value at all, in the column's scale. */
+function zeroOf(projection: Projection, column: string): string {
+  const scale = Number(declaredScale(projection, column) ?? 0);
+  return scale === 0 ? "0" : `0.${"0".repeat(scale)}`;
 }

@@ -201,4 +201,67 @@ async function memory(options: BenchOptions): Promise<void> {
   }
 }
 
-export const BENCHMARKS: Readonly<Record<string, (options: BenchOptions) => Promise<void>>> = { inserts, tpcb, snapshot, burden, lag, memory };
+const BARE = `SELECT count(*), sum(amount) FILTER (WHERE amount < 'Infinity' AND amount > '-Infinity'), count(amount), min(amount), max(amount), max(scale(amount)),
+  sum(substring(h, 1, 8)::bigint), sum(substring(h, 9, 8)::bigint) FROM (
+    SELECT amount, currency, sha256(record_send(ROW(id, customer, amount, currency, state, created, updated, note, flag, reference))) AS h FROM wide OFFSET 0) AS q GROUP BY currency`;
+/** What people write who have no tool: one hash over everything, in order. */
+const SCRIPT = "SELECT count(*), sum(amount), md5(string_agg(md5(w::text), '' ORDER BY id)) FROM wide AS w";
+
+async function comparison(options: BenchOptions): Promise<void> {
+  await using stage = await Stage.open();
+  const rows = Math.round(5_000_000 * options.scale);
+  await stage.everywhere(WIDE);
+  await stage.onSource.query(wideRows(1, rows));
+  await stage.onSource.query("VACUUM ANALYZE wide");
+  const classes = [{ source: "public.wide", kind: "money", money: [{ column: "amount", currency: "currency" }] }];
+  await using daemon = await stage.startDaemon("bench-compare", [], { classes, comparison: { every: "1h", rescan: "24h" } });
+  await daemon.streaming();
+  await stage.onTarget.query("VACUUM ANALYZE wide");
+  await daemon.compare(true);
+  const onBoth = async (sql: string): Promise<number> => {
+    const started = performance.now();
+    await Promise.all([stage.onSource.query(sql), stage.onTarget.query(sql)]);
+    return (performance.now() - started) / 1000;
+  };
+  const [full, bare, script, hourly]: number[][] = [[], [], [], []];
+  for (let round = 0; round < options.rounds; round++) {
+    full!.push((await daemon.compare(true)).seconds);
+    bare!.push(await onBoth(BARE));
+    script!.push(await onBoth(SCRIPT));
+    await stage.onSource.query(`UPDATE wide SET note = 'touched' || ${round} WHERE id % 1000 = ${round}`);
+    await daemon.drained();
+    const document = await daemon.compare(false);
+    hourly!.push(document.seconds);
+    options.say(`round ${round + 1}  full ${full!.at(-1)!.toFixed(1)} s   bare SQL ${bare!.at(-1)!.toFixed(1)} s   md5(string_agg) script ${script!.at(-1)!.toFixed(1)} s   hourly, 0.1 % touched ${hourly!.at(-1)!.toFixed(2)} s (${document.verdict}, ${thousands(Number(document.classes[0]!.hashedRows))} rows by value)`);
+  }
+  const ratio = (a: readonly number[], b: readonly number[]): string => median(a.map((value, i) => value / b[i]!)).toFixed(2);
+  options.say(`median of ${thousands(rows)} rows: full / bare SQL ${ratio(full!, bare!)} (goal ≤ 1.3), full / script ${ratio(full!, script!)} (goal < 1), hourly / full ${ratio(hourly!, full!)} (goal ≤ 0.1), daemon peak RSS ${(await daemon.peakMemory()).toFixed(0)} MiB (goal < 300)`);
+}
+
+/** For how long nothing is applied because of an exact cut, beside a steady load. */
+async function hold(options: BenchOptions): Promise<void> {
+  if (PGBENCH === undefined) return options.say("skipped: pgbench was not found (set PGBENCH)");
+  await using stage = await Stage.open();
+  await pgbenchTables(stage);
+  await using daemon = await stage.startDaemon("bench-hold", ["pgbench_accounts", "pgbench_branches", "pgbench_tellers", "pgbench_history"], { comparison: { every: "31d", rescan: "31d" } });
+  await daemon.streaming();
+  await daemon.compare(true);
+  const comparisons = Math.max(20, Math.round(100 * options.scale));
+  for (const rate of [1_000, 0]) {
+    const load = spawn(PGBENCH, ["-n", "-c", "8", "-j", "2", ...(rate === 0 ? [] : ["-R", String(rate)]), "-T", "3600", stage.source.url], { stdio: "ignore" });
+    const held: number[] = [];
+    let missed = 0;
+    for (let i = 0; i < comparisons; i++) {
+      const { holdMs, verdict } = await daemon.compare(false);
+      if (holdMs === null || verdict !== "in_sync") missed += 1;
+      else held.push(holdMs);
+    }
+    load.kill("SIGINT");
+    await daemon.drained();
+    held.sort((a, b) => a - b);
+    const at = (share: number): string => held[Math.floor(share * (held.length - 1))]!.toFixed(1);
+    options.say(`${rate === 0 ? "full load" : `${rate} tps`}: ${comparisons} comparisons, ${missed} without a proof; applier held p50 ${at(0.5)} ms, p95 ${at(0.95)} ms, max ${at(1)} ms, goal p95 < 50 ms; the source is never held`);
+  }
+}
+
+export const BENCHMARKS: Readonly<Record<string, (options: BenchOptions) => Promise<void>>> = { inserts, tpcb, snapshot, burden, lag, memory, comparison, hold };

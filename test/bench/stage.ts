@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
+import type { ComparisonDocument } from "../../src/core/index.ts";
 import { startEmbeddedPostgres, type EmbeddedServer } from "../../src/demo/servers.ts";
 
 const SETTINGS = { max_wal_size: "16GB", shared_buffers: "1GB", checkpoint_timeout: "60min", autovacuum: "off", wal_sender_timeout: "10min" };
@@ -126,6 +127,17 @@ export class BenchDaemon implements AsyncDisposable {
   async post(path: string): Promise<void> {
     const response = await fetch(`${this.address}/api/v1/${path}`, { method: "POST" });
     if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+  }
+
+  /** A comparison, as its document tells of it. */
+  async compare(full: boolean): Promise<ComparisonDocument> {
+    const begun = await fetch(`${this.address}/api/v1/comparisons`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ full }) });
+    const { id } = (await begun.json()) as { id: string };
+    while (true) {
+      const document = (await (await fetch(`${this.address}/api/v1/comparisons/${id}`)).json()) as ComparisonDocument;
+      if (document.finishedAt !== null) return document;
+      await sleep(50);
+    }
   }
 
   async status(): Promise<{ state: string; phase: string; lagSeconds: number | null }> {
