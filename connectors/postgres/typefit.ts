@@ -178,7 +178,7 @@ function textFit(target: ValueType, what: string): Fit {
 /** Types that extensions bring or users make: equal name and, where there is one, equal definition. */
 function userTypeFit(source: ValueType, target: ValueType): Fit {
   if (source.name === "citext" && target.builtIn) return textFit(target, "a citext value");
-  if (target.name === "citext") return no("citext takes values for equal that the source keeps apart");
+  if (target.name === "citext" && source.name !== "citext") return no("citext takes values for equal that the source keeps apart");
   if (target.labels !== null) return no("not every value is a label of the target's enum");
   if (source.builtIn || target.builtIn || source.name !== target.name) return no("this pair is not among those known to keep every value");
   if (source.definition !== target.definition) return no(`the types have the same name but differ: (${source.definition ?? ""}) and (${target.definition ?? ""})`);

@@ -62,3 +62,28 @@ for (const format of ["binary", "text"] as const) {
     expect(status.halt).toBeNull();
   });
 }
+
+test("hstore and citext, where they are installed", async (context) => {
+  const pair = await orSkip(context, sharedPair());
+  const schema = `
+    CREATE EXTENSION hstore; CREATE EXTENSION citext;
+    CREATE TABLE stores (id integer PRIMARY KEY, attributes hstore);
+    CREATE TABLE names (name citext PRIMARY KEY, alias citext, attributes hstore)`;
+  await using mirror = await TestMirror.make(await pair.fresh("contrib"), schema, `
+    INSERT INTO stores VALUES (1, 'a=>1, "b c"=>NULL'), (2, ''), (3, NULL), (4, '"quo\\"te"=>"x,y"');
+    INSERT INTO names VALUES ('Ann', 'ANN', 'k=>v'), ('bob', NULL, NULL)`);
+  await mirror.start({ comparison: { every: "31d" } });
+  await mirror.streaming();
+  await mirror.apply(
+    "UPDATE stores SET attributes = attributes || 'z=>26' WHERE id = 1; INSERT INTO stores VALUES (5, 'ü=>\"🙂\"'); DELETE FROM stores WHERE id = 2",
+    "UPDATE names SET name = 'ANN' WHERE name = 'ann'; UPDATE names SET alias = 'Bobby' WHERE name = 'BOB'; INSERT INTO names VALUES ('Zoë', 'zOË', 'a=>b'); DELETE FROM names WHERE name = 'zoë'",
+    "BEGIN; UPDATE names SET name = 'x' WHERE name = 'Ann'; UPDATE names SET name = 'Ann' WHERE name = 'bob'; UPDATE names SET name = 'BOB' WHERE name = 'X'; COMMIT",
+  );
+  expect(await mirror.differences("stores", "names")).toEqual([]);
+  const { proof } = mirror.daemon.control;
+  expect((await proof.compare(null, true)).verdict).toBe("in_sync");
+  await mirror.target.query("UPDATE stores SET attributes = attributes || 'z=>27' WHERE id = 1; UPDATE names SET name = 'bob' WHERE name = 'BOB'");
+  const found = await proof.compare(null, true);
+  expect(found.classes.map(({ class: name, verdict, rows }) => [name, verdict, rows.map(({ kind, columns }) => [kind, ...columns])])).toEqual([
+    ["names", "confirmed_out_of_sync", expect.arrayContaining([["missing"], ["extra"]])], ["stores", "confirmed_out_of_sync", [["mismatched", "attributes"]]]]);
+});
