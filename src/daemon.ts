@@ -9,7 +9,7 @@ import {
   type Phase, type RecordClass, type Source, type StatusDocument, type Target,
 } from "./core/index.ts";
 import { startHttp } from "./http/index.ts";
-import { MirrorFigures, MirrorSession, wholeClass, type MirrorEvents } from "./mirror/index.ts";
+import { MirrorFigures, MirrorSession, SlotWatch, wholeClass, type MirrorEvents } from "./mirror/index.ts";
 import { SchemaHaltSignal, type AppliedBatch, type SchemaHalt } from "./pipeline/index.ts";
 import { agree } from "./plan/index.ts";
 import { FinanceDesk } from "./report/index.ts";
@@ -78,6 +78,7 @@ class Daemon implements RunningDaemon, DaemonControl {
   private readonly engines: { readonly source: Engine; readonly target: Engine };
   private readonly figures = new MirrorFigures();
   private readonly meter = new SnapshotMeter();
+  private readonly slotWatch: SlotWatch;
   private readonly startedAt = new Date();
   readonly proof: Verifier;
   readonly finance: FinanceDesk;
@@ -110,6 +111,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     this.logger = logger;
     this.engines = { source: engineOf(config.source.engine), target: engineOf(config.target.engine) };
     this.finished = new Promise((resolve) => (this.settle = resolve));
+    this.slotWatch = new SlotWatch(config.safety);
     this.proof = new Verifier({
       settings: { ...config.comparison, timeZone: config.timeZone },
       connect: () => this.comparable(),
@@ -444,7 +446,19 @@ class Daemon implements RunningDaemon, DaemonControl {
 
   private tick(): void {
     this.figures.tick();
+    this.watchSlot();
     this.metrics.observe(this.status());
+  }
+
+  private watchSlot(): void {
+    const retainedBytes = this.figures.health?.retainedBytes ?? null;
+    const level = this.slotWatch.observe(retainedBytes);
+    if (level === null) return;
+    const { slotRetainedBytesWarn, slotRetainedBytesMax } = this.config.safety;
+    const facts = { retainedBytes, slotRetainedBytesWarn, slotRetainedBytesMax };
+    if (level === "max") this.logger.error(facts, "the source keeps more log than safety.slotRetainedBytesMax: its disk is at risk. Mend the target, or give the source room; the slot is never dropped by dualrun");
+    else if (level === "warn") this.logger.warn(facts, "the source keeps more log than safety.slotRetainedBytesWarn: applying does not keep up, see `dualrun status`");
+    else this.logger.info(facts, "the source keeps little log again");
   }
 
   // ------------------------------------------------------------ DaemonControl
@@ -467,7 +481,7 @@ class Daemon implements RunningDaemon, DaemonControl {
       lagBytes: this.lagBytes(),
       lastEventAt: isoOrNull(figures.lastEventAt),
       lastCommitAt: isoOrNull(figures.lastCommitAt),
-      slot: { state: health?.state ?? "unknown", retainedBytes: health?.retainedBytes ?? null, detail: health?.detail ?? "" },
+      slot: this.slotWatch.judge(health),
       changesPerSecond: figures.rate("changes"),
       transactionsPerSecond: figures.rate("transactions"),
       changesApplied: figures.changes,

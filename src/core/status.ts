@@ -67,7 +67,7 @@ export interface StatusDocument {
   readonly lagBytes: number | null;
   readonly lastEventAt: string | null;
   readonly lastCommitAt: string | null;
-  readonly slot: { readonly state: "ok" | "near-limit" | "lost" | "missing" | "unknown"; readonly retainedBytes: number | null; readonly detail: string };
+  readonly slot: { readonly state: "ok" | "near-limit" | "over-limit" | "lost" | "missing" | "unknown"; readonly retainedBytes: number | null; readonly detail: string };
   readonly changesPerSecond: number;
   readonly transactionsPerSecond: number;
   readonly changesApplied: number;

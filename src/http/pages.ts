@@ -124,7 +124,7 @@ function statusMarkup(status: StatusDocument, proof: ProofState, history: readon
 function stateLine({ state, phase, slot }: StatusDocument): Html {
   const { tone, says } = STATES[state];
   const waits = tone === "warn" || state === "halted";
-  const kept = slot.state === "ok" || slot.state === "near-limit";
+  const kept = ["ok", "near-limit", "over-limit"].includes(slot.state);
   const at = PATH.indexOf(phase);
   return html`<div class="state"><p><strong class="pill ${tone}">${state}</strong> <span>${says}${waits && kept && " The source keeps its log meanwhile."}</span></p>
 <ol class="phases" aria-label="Phase">${PATH.map((each, i) => html`<li${i < at && html` class="past"`}${i === at && html` aria-current="step"`}>${each}</li>`)}${at < 0 && html`<li class="aside" aria-current="step">${phase}</li>`}</ol></div>`;
@@ -223,7 +223,7 @@ function etaText({ etaSeconds }: SnapshotProgress): string {
   return etaSeconds === null ? "time left not known yet" : `about ${duration(etaSeconds)} left`;
 }
 
-const SLOT_TONES: Readonly<Record<StatusDocument["slot"]["state"], Tone>> = { "ok": "good", "near-limit": "warn", "lost": "bad", "missing": "bad", "unknown": "idle" };
+const SLOT_TONES: Readonly<Record<StatusDocument["slot"]["state"], Tone>> = { "ok": "good", "near-limit": "warn", "over-limit": "bad", "lost": "bad", "missing": "bad", "unknown": "idle" };
 
 function slotCard({ slot }: StatusDocument): Html {
   return html`<h2>Slot on the source</h2>

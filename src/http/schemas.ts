@@ -67,7 +67,7 @@ export const statusSchema: z.ZodType<StatusDocument> = z.looseObject({
   lastEventAt: time("When the stream last delivered anything.").nullable(),
   lastCommitAt: time("Commit time of the last applied transaction.").nullable(),
   slot: z.looseObject({
-    state: z.enum(["ok", "near-limit", "lost", "missing", "unknown"]),
+    state: z.enum(["ok", "near-limit", "over-limit", "lost", "missing", "unknown"]),
     retainedBytes: figure("Bytes of log that the source keeps for this migration; null until measured.").nullable(),
     detail: z.string(),
   } satisfies Shape<StatusDocument["slot"]>),

@@ -20,7 +20,7 @@ export const OPERATIONS = ["insert", "update", "delete", "truncate"] as const;
 export const CHUNK_STATES = ["open", "done"] as const;
 export const CONFLICT_KINDS = ["insert-found-row", "update-found-none", "delete-found-none"] as const;
 export const STATES = ["starting", "snapshotting", "streaming", "paused", "retrying", "halted", "fenced", "stopped"] as const satisfies readonly DaemonState[];
-export const SLOT_STATES = ["ok", "near-limit", "lost", "missing", "unknown"] as const satisfies readonly StatusDocument["slot"]["state"][];
+export const SLOT_STATES = ["ok", "near-limit", "over-limit", "lost", "missing", "unknown"] as const satisfies readonly StatusDocument["slot"]["state"][];
 export const SIDES = ["source", "target"] as const;
 
 /** Codes that can end or interrupt applying; what belongs to configuration and command line cannot. */

@@ -304,3 +304,19 @@ describe("SIGTERM ends cleanly", () => {
     await second.stop();
   });
 });
+
+test("a source that keeps too much log is told of, once per limit, and goes quiet again", async (context) => {
+  await using stage = await scene(context, { config: { safety: { slotRetainedBytesWarn: "8MiB", slotRetainedBytesMax: "24MiB" } } });
+  const daemon = stage.home.start();
+  await daemon.until(({ phase, state }) => phase === "dual-run" && state === "streaming", "streaming");
+  const blocker = new pg.Client({ connectionString: stage.targetUrl });
+  await blocker.connect();
+  await blocker.query("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE");
+  for (let i = 0; i < 40; i++) await on(stage.sourceUrl, `INSERT INTO t SELECT ${100_000 + i * 1000} + g, 0, repeat(md5(g::text), 30) FROM generate_series(1, 1000) AS g`);
+  await daemon.until(({ slot }) => slot.state === "over-limit", "over the limit");
+  await blocker.end();
+  await daemon.until(({ slot }) => slot.state === "ok", "little log");
+  expect([...daemon.output.matchAll(/slotRetainedBytesMax: its disk is at risk/g)]).toHaveLength(1);
+  expect(daemon.output).toContain("keeps little log again");
+  expect((await daemon.stop()).code).toBe(0);
+});
