@@ -377,7 +377,9 @@ class Daemon implements RunningDaemon, DaemonControl {
 
   private recordConflicts(conflicts: Conflicts, batch: AppliedBatch): void {
     this.logger.warn({ conflicts: batch.result.conflicts.slice(0, 20), count: batch.result.conflicts.length }, "the target's rows were not what the log says; the source's truth was applied");
-    conflicts.record(batch.result.conflicts, batch.position).catch((error: unknown) => this.logger.error({ err: error }, "conflicts could not be recorded"));
+    conflicts.record(batch.result.conflicts, batch.position)
+      .then(() => this.proof.conflictsSeen(batch.result.conflicts))
+      .catch((error: unknown) => this.logger.error({ err: error }, "conflicts could not be recorded"));
   }
 
   // ------------------------------------------------------------ the proof

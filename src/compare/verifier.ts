@@ -2,7 +2,7 @@
 import { Cron } from "croner";
 import {
   DualrunError, NotComparable,
-  type BreakDocument, type BreakResolution, type Checkpoint, type ClassComparison, type ComparedClass, type ComparisonDocument, type ComparisonQuery, type DiffDocument,
+  type BreakDocument, type BreakResolution, type Checkpoint, type ClassComparison, type ComparedClass, type ComparisonDocument, type ComparisonQuery, type Conflict, type DiffDocument,
   type ProofControl, type ProofState, type ReadLimits, type RepairDocument, type SelfTestDocument, type Source, type Target,
 } from "../core/index.ts";
 import { compare, type ComparisonMemory, type ComparisonSettings, type CompareOptions, type CompareRequest, type Cut } from "./compare.ts";
@@ -118,6 +118,19 @@ export class Verifier implements ProofControl {
     await this.options.audit(by, `break ${id} resolved: ${resolution}`, note);
     await this.refresh();
     return breaks.find(id);
+  }
+
+  /** The applier met rows that were not what the log says: breaks, until they are settled. */
+  async conflictsSeen(conflicts: readonly Conflict[]): Promise<void> {
+    const { breaks } = this.options.memory();
+    const at = new Date().toISOString();
+    for (const [className, ofClass] of Map.groupBy(conflicts, (one) => one.className)) {
+      for (const [kind, rows] of Map.groupBy(ofClass, (one) => (one.kind === "insert-found-row" ? "extra" as const : "missing" as const))) {
+        const sample = rows.map(({ keyHash }) => ({ kind, key: [], keyHash, columns: [], category: kind, times: 1 }));
+        await breaks.see({ className, category: kind, rows: rows.length, money: [], sample }, at, null);
+      }
+    }
+    await this.refresh();
   }
 
   /** After a start: what is remembered is read, what was interrupted is closed. */

@@ -1,8 +1,19 @@
 /** What comparisons leave behind: marks to be proven again, proofs, results, breaks. */
 import {
-  SHARES,
+  DualrunError, SHARES,
   type BreakCategory, type BreakDocument, type BreakResolution, type ClassComparison, type ComparisonDocument, type MoneyComparison, type RowDifference, type SqlExecutor,
 } from "../core/index.ts";
+
+/** Inserts under the next number; of two that come at once, the later takes the number after. */
+export async function numbered(insert: () => Promise<Record<string, unknown>[]>): Promise<string> {
+  for (let attempt = 1; attempt <= NUMBERING_TRIES; attempt++) {
+    const [row] = await insert();
+    if (row !== undefined) return String(row["id"]);
+  }
+  throw new DualrunError("DR9001", "dualrun's own tables could not be written", { where: "target" });
+}
+
+const NUMBERING_TRIES = 20;
 
 /** Slices that were touched up to a cut. */
 export interface TouchedSlices {
@@ -93,10 +104,9 @@ export class Comparisons {
   async reserve(kind: ComparisonDocument["kind"], full: boolean): Promise<string> {
     const startedAt = new Date().toISOString();
     const head = { kind, full, startedAt, finishedAt: null, position: null, cutAt: null, cutBy: null, holdMs: null, seconds: 0, verdict: "not_comparable" };
-    const rows = await this.sql(
+    return numbered(() => this.sql(
       `INSERT INTO dualrun.comparisons (stream, id, kind, started_at, verdict, document)
-       SELECT $1, coalesce(max(id), 0) + 1, $2, $3, 'not_comparable', $4 FROM dualrun.comparisons WHERE stream = $1 RETURNING id`, [this.stream, kind, startedAt, JSON.stringify(head)]);
-    return String(rows[0]!["id"]);
+       SELECT $1, coalesce(max(id), 0) + 1, $2, $3, 'not_comparable', $4 FROM dualrun.comparisons WHERE stream = $1 ON CONFLICT DO NOTHING RETURNING id`, [this.stream, kind, startedAt, JSON.stringify(head)]));
   }
 
   /** Those that a daemon that is gone has left without a result end now, without one. */
@@ -186,11 +196,11 @@ export class Breaks {
         [this.stream, open["id"], at, comparison, evidence, sighting.rows]);
       return { id: String(open["id"]), opened: false };
     }
-    const rows = await this.sql(
+    const id = await numbered(() => this.sql(
       `INSERT INTO dualrun.breaks (stream, id, class, category, opened_at, last_seen_at, comparison, rows, document)
-       SELECT $1, coalesce(max(id), 0) + 1, $2, $3, $4, $4, $5, $6, $7 FROM dualrun.breaks WHERE stream = $1 RETURNING id`,
-      [this.stream, sighting.className, sighting.category, at, comparison, sighting.rows, evidence]);
-    return { id: String(rows[0]!["id"]), opened: true };
+       SELECT $1, coalesce(max(id), 0) + 1, $2, $3, $4, $4, $5, $6, $7 FROM dualrun.breaks WHERE stream = $1 ON CONFLICT DO NOTHING RETURNING id`,
+      [this.stream, sighting.className, sighting.category, at, comparison, sighting.rows, evidence]));
+    return { id, opened: true };
   }
 
   /** A comparison has seen the class equal: its breaks are clean since then, and stay open. */

@@ -1,6 +1,7 @@
 /** Reports as they were made, signatures bound to their hashes, and what the bank says. */
 import { createHash } from "node:crypto";
 import type { Report, ReportDocument, ReportHead, SignOff, SqlExecutor } from "../core/index.ts";
+import { numbered } from "./comparisons.ts";
 
 export class Reports {
   private readonly sql: SqlExecutor;
@@ -32,9 +33,9 @@ export class Reports {
   async save(document: ReportDocument): Promise<Report> {
     const text = JSON.stringify(document);
     const hash = reportHash(text);
-    await this.sql(
-      "INSERT INTO dualrun.reports (stream, id, date, version, created_at, hash, document) SELECT $1, coalesce(max(id), 0) + 1, $2, $3, $4, $5, $6 FROM dualrun.reports WHERE stream = $1",
-      [this.stream, document.date, document.version, document.createdAt, hash, text]);
+    await numbered(() => this.sql(
+      "INSERT INTO dualrun.reports (stream, id, date, version, created_at, hash, document) SELECT $1, coalesce(max(id), 0) + 1, $2, $3, $4, $5, $6 FROM dualrun.reports WHERE stream = $1 ON CONFLICT (stream, id) DO NOTHING RETURNING id",
+      [this.stream, document.date, document.version, document.createdAt, hash, text]));
     return { document, hash, signOff: null };
   }
 

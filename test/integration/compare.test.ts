@@ -174,6 +174,16 @@ describe("a comparison", () => {
     expect(only(await mirror.daemon.control.proof.compare(null, true)).verdict).toBe("in_sync");
   });
 
+  test("rows that the applier met and that were not what the log says are breaks", async (context) => {
+    await using mirror = await running(context, INVOICES, FILL, { classes: CLASSES });
+    await mirror.target.query("DELETE FROM invoices WHERE id = 5");
+    await mirror.apply("UPDATE invoices SET note = 'again' WHERE id = 5");
+    await mirror.until(() => mirror.daemon.control.proof.state().openBreaks.length > 0, "a break");
+    expect(await mirror.daemon.control.proof.breaks(true)).toMatchObject([{ class: "invoices", category: "missing", rows: 1, comparison: null }]);
+    expect(only(await mirror.daemon.control.proof.compare(null, true)).verdict).toBe("in_sync");
+    expect((await mirror.daemon.control.proof.breaks(true))[0]!.cleanSince).not.toBeNull();
+  });
+
   test("a source that would refuse its own updates is refused before anything is touched", async (context) => {
     const pair = await orSkip(context, sharedPair());
     await using mirror = await TestMirror.make(await pair.fresh("compare"), "CREATE TABLE g (id integer PRIMARY KEY, a integer, b integer GENERATED ALWAYS AS (a * 2) STORED)", "ALTER TABLE g REPLICA IDENTITY FULL");
