@@ -545,7 +545,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     await this.whileConnected(async ({ source, target }) => {
       const { agreement, warnings } = await agree(this.config, source, target, { refuse: true });
       const known = new Set(this.agreement!.classes.map(({ cls }) => cls.name));
-      const accepted: Agreement = { ...agreement, classes: agreement.classes.filter(({ cls }) => known.has(cls.name)) };
+      const accepted: Agreement = { ...agreement, classes: agreement.classes.filter(({ cls }) => known.has(cls.name)), acceptedUpTo: await source.head() };
       await this.memory(target).agreements.save(accepted);
       await this.audit_(target).append(by, "schema accepted", note);
       this.agreement = accepted;
@@ -566,7 +566,8 @@ class Daemon implements RunningDaemon, DaemonControl {
       try {
         await this.copyAfresh(connected, agreement, chosen, by);
       } finally {
-        this.restartSession();
+        this.haltBefore = null;
+    this.restartSession();
       }
     });
   }
@@ -575,7 +576,7 @@ class Daemon implements RunningDaemon, DaemonControl {
   private async copyAfresh({ source, target }: Connected, present: Agreement, chosen: AgreedClass, by: string): Promise<void> {
     const { cls } = chosen;
     const kept = this.agreement!.classes.filter((agreed) => agreed.cls.name !== cls.name);
-    const widened: Agreement = { classes: [...kept, chosen], layouts: withLayouts(this.agreement!, present, cls) };
+    const widened: Agreement = { classes: [...kept, chosen], layouts: withLayouts(this.agreement!, present, cls), acceptedUpTo: await source.head() };
     await source.publish(widened.classes.map((agreed) => agreed.cls));
     await target.resetClass(cls, this.held!, [wholeClass(cls)]);
     await this.memory(target).agreements.save(widened);

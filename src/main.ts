@@ -88,7 +88,13 @@ program.command("token").description("tokens for the API").exitOverride().comman
   .option("--days <days>", "how long it is valid", "90").option("--json", "print facts as JSON")
   .addHelpText("after", "\nExample:\n  dualrun token create --role operator --name ann")
   .action(async (options) => (await import("./commands/token.ts")).createTokenCommand(options));
-program.command("schema").description("after a schema change").exitOverride().command("accept")
+const schema = program.command("schema").description("schema changes on the source").exitOverride();
+schema.command("trigger").description("the event trigger with which the mirror stops exactly where a mapped table is changed").exitOverride()
+  .option("-c, --config <file>", "the configuration", "dualrun.yaml").option("--json", "print facts as JSON")
+  .option("--install", "execute its statements on the source").option("--remove", "take it away again")
+  .addHelpText("after", "\nExample:\n  dualrun schema trigger --install -c dualrun.yaml")
+  .action(async (options) => (await import("./commands/schema.ts")).schemaTrigger(options));
+schema.command("accept")
   .description("take the present layouts of both sides as agreed").exitOverride()
   .option("-c, --config <file>", "the configuration", "dualrun.yaml").option("--json", "print facts as JSON")
   .requiredOption("--note <text>", "what was changed and why; recorded")

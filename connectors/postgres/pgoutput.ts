@@ -303,7 +303,7 @@ function tableName(key: string): TableName {
 /** The event trigger writes `schema.table command`. */
 function announcedChange(content: string): SchemaChange {
   const [identity = "", ...command] = content.split("\n");
-  return { table: tableName(identity), differences: [command.join(" ")] };
+  return { table: tableName(identity), differences: [command.join(" ")], announced: true };
 }
 
 function unknownMessage(what: string, letter: number): DualrunError {

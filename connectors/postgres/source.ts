@@ -3,11 +3,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import {
   DualrunError,
-  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type Position, type ReadLimits, type RecordClass, type Scratch,
+  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type Position, type ReadLimits, type RecordClass, type SchemaTrigger, type Scratch,
   type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
 } from "../../src/core/index.ts";
-import { certificateExpiry, connect, connectPool, sqlState } from "./connection.ts";
+import { certificateExpiry, connect, connectPool, sqlState, withClient } from "./connection.ts";
 import { SlotCut, StandbyCut } from "./cut.ts";
+import { installDdlTrigger, removeDdlTrigger } from "./ddl-trigger.ts";
 import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
 import { inspectEndpoint } from "./inspect.ts";
@@ -141,7 +142,17 @@ export class PostgresSource implements Source {
     return [...layoutDifferences(agreed.columns, found.columns), ...gone.map((fact) => `no longer holds: ${fact}`)];
   }
 
+  schemaTrigger(): SchemaTrigger {
+    const state = async (): Promise<boolean> => (await this.client.query("SELECT 1 FROM pg_event_trigger WHERE evtname = $1 AND evtenabled <> 'D'", [this.name])).rows.length > 0;
+    const execute = async (statements: readonly string[]): Promise<void> => withClient(this.client, async (client) => {
+      await client.query(`BEGIN; ${statements.join(";\n")}; COMMIT`);
+    });
+    const [install, remove] = [installDdlTrigger(this.name), removeDdlTrigger(this.name)];
+    return { statements: install, isInstalled: state, install: () => execute(install), remove: () => execute(remove) };
+  }
+
   async tearDown(): Promise<void> {
+    if (await this.schemaTrigger().isInstalled()) await this.schemaTrigger().remove();
     await this.dropSlot();
     await this.client.query(`DROP PUBLICATION IF EXISTS "${this.name}"`);
   }

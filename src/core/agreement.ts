@@ -1,7 +1,7 @@
 /** What both sides agreed upon when a mirror began, or when a schema change was accepted. */
 import type { ValueFormat, TableLayout } from "./ports.ts";
 import type { WhereType } from "./where.ts";
-import type { RecordClass } from "./words.ts";
+import type { Position, RecordClass } from "./words.ts";
 
 export interface AgreedClass {
   readonly cls: RecordClass;
@@ -15,6 +15,8 @@ export interface Agreement {
   readonly classes: readonly AgreedClass[];
   /** Layouts of the source's tables by `schema.table`. */
   readonly layouts: ReadonlyMap<string, TableLayout>;
+  /** Schema changes that the log tells of before this place are part of what was agreed upon; absent: none are. */
+  readonly acceptedUpTo?: Position;
 }
 
 /** The stream carries all classes, so it is binary only where every class may be. */

@@ -68,6 +68,16 @@ export interface SchemaChange {
   readonly table: TableName;
   /** One line per difference: `column "note" was added`. */
   readonly differences: readonly string[];
+  /** Written into the log by a trigger where it happened; it comes again whenever that place is read again. */
+  readonly announced?: true;
+}
+
+/** Writes schema changes into the source's log, so that the stream halts exactly there. The operator's choice. */
+export interface SchemaTrigger {
+  readonly statements: readonly string[];
+  isInstalled(): Promise<boolean>;
+  install(): Promise<void>;
+  remove(): Promise<void>;
 }
 
 export interface ChangeStream extends AsyncDisposable {
@@ -134,6 +144,7 @@ export interface Source extends AsyncDisposable {
   layouts(tables: readonly TableName[]): Promise<Map<string, TableLayout>>;
   /** One line per difference that matters to the mirror; empty: none. */
   layoutDifferences(agreed: TableLayout, found: TableLayout): string[];
+  schemaTrigger(): SchemaTrigger;
   /** Removes slot, publication and what else was made on the source. */
   tearDown(): Promise<void>;
 }

@@ -179,6 +179,7 @@ export class MirrorSession {
       ...settings.apply,
       ledger: this.options.ledger,
       write: { onConflict: settings.apply.onConflict, tolerant: this.tolerant },
+      acceptedUpTo: agreement.acceptedUpTo ?? null,
       haltBefore: this.options.haltBefore,
       signal: this.signal,
       abort: () => this.abort.abort(new Error("the pipeline has ended")),

@@ -43,6 +43,8 @@ export interface PipelineOptions {
   readonly write: WriteOptions;
   /** Notes what is touched; recorded with the rows. */
   readonly ledger: TouchLedger;
+  /** Announced schema changes before this place were accepted. */
+  readonly acceptedUpTo: Position | null;
   /** Where a schema change was seen: everything before it is applied, then the pipeline halts with it. */
   readonly haltBefore: SchemaHalt | null;
   /** Ends the stream: reading stops, `run` returns or throws what failed. */
@@ -258,6 +260,8 @@ export class Pipeline {
 
   private async schemaChange(change: SchemaChange): Promise<void> {
     const position = this.begun?.block.position(this.begun.entry) ?? this.checkpoint.position!;
+    const { acceptedUpTo } = this.options;
+    if (change.announced === true && acceptedUpTo !== null && this.isBefore(position, acceptedUpTo)) return;
     if (this.inTransaction && this.rowsOfTransaction > 0) throw new SchemaHaltSignal(position, change);
     await this.halt(change, position);
   }

@@ -3,6 +3,7 @@ import { describe, expect, test, type TestContext } from "vitest";
 import { engineOf } from "../../connectors/registry.ts";
 import { waitFor } from "../support/daemon.ts";
 import { TestMirror } from "../support/mirror.ts";
+import type { SchemaTrigger } from "../../src/core/index.ts";
 import { orSkip, sharedPair } from "../support/servers.ts";
 
 async function mirrorOf(context: TestContext, schema: string, onSource = ""): Promise<TestMirror> {
@@ -391,4 +392,85 @@ test("stops while the slot waits for a transaction on the source, and begins aga
   await mirror.start();
   await mirror.streaming();
   expect(await mirror.differences("t")).toEqual([]);
+});
+
+describe("the schema trigger", () => {
+  const TABLES = "CREATE TABLE t (id integer PRIMARY KEY, v integer); CREATE TABLE other (id integer PRIMARY KEY)";
+
+  async function triggered(context: TestContext): Promise<{ readonly mirror: TestMirror; readonly trigger: SchemaTrigger } & AsyncDisposable> {
+    const pair = await (await orSkip(context, sharedPair())).fresh("trigger");
+    const mirror = await TestMirror.make(pair, TABLES, "INSERT INTO t SELECT g, g FROM generate_series(1, 10) AS g");
+    await mirror.start({ classes: [{ source: "public.t" }] });
+    await mirror.streaming();
+    const source = await engineOf("postgres").connectSource({ url: pair.source, tls: { mode: "disable" } }, "test", null);
+    const trigger = source.schemaTrigger();
+    await trigger.install();
+    return {
+      mirror, trigger,
+      async [Symbol.asyncDispose]() {
+        await source[Symbol.asyncDispose]();
+        await mirror[Symbol.asyncDispose]();
+      },
+    };
+  }
+
+  test("stops exactly at a rewrite that the log does not tell of, and goes on with a new copy", async (context) => {
+    await using at = await triggered(context);
+    const { mirror } = at;
+    await mirror.source.query("INSERT INTO t VALUES (11, 11)");
+    await mirror.source.query("BEGIN; INSERT INTO t VALUES (12, 12); ALTER TABLE t ALTER v TYPE integer USING v * 10; INSERT INTO t VALUES (13, 13); COMMIT");
+    await mirror.source.query("INSERT INTO t VALUES (14, 14)");
+    const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
+    expect(halt).toMatchObject({ code: "DR5001", details: [expect.stringContaining("rewrites the table")] });
+    expect((await mirror.target.query("SELECT max(id) AS last FROM t")).rows).toEqual([{ last: 11 }]);
+    await mirror.daemon.control.resnapshot("t", "test");
+    await mirror.until(({ state, phase, snapshot }) => state === "streaming" && phase === "dual-run" && snapshot?.done === true, "the new copy");
+    await mirror.apply("INSERT INTO t VALUES (15, 15)");
+    expect(await mirror.differences("t")).toEqual([]);
+  });
+
+  test("goes on after `schema accept`, and other tables halt nothing", async (context) => {
+    await using at = await triggered(context);
+    const { mirror, trigger } = at;
+    await mirror.apply("ALTER TABLE other ADD COLUMN v integer; INSERT INTO other VALUES (1, 1); INSERT INTO t VALUES (20, 20)");
+    expect(mirror.daemon.control.status().state).toBe("streaming");
+    await mirror.source.query("ALTER TABLE t ADD COLUMN note text");
+    await mirror.until(({ state }) => state === "halted", "a halt");
+    await mirror.target.query("ALTER TABLE t ADD COLUMN note text");
+    await mirror.daemon.control.acceptSchema("a note on both sides", "test");
+    await mirror.until(({ state }) => state === "streaming", "streaming");
+    await mirror.apply("INSERT INTO t VALUES (21, 21, 'new')");
+    expect(await mirror.differences("t")).toEqual([]);
+    expect(await trigger.isInstalled()).toBe(true);
+    await trigger.remove();
+    expect(await trigger.isInstalled()).toBe(false);
+  });
+});
+
+describe("a copy that meets what the target refuses", () => {
+  const CHECKED = "CREATE TABLE r (id integer PRIMARY KEY, v integer CHECK (v % 100 <> 7))";
+
+  async function refusing(context: TestContext, maxRefusedShare: number): Promise<TestMirror> {
+    const mirror = await mirrorOf(context, "SELECT 1");
+    await mirror.source.query("CREATE TABLE r (id integer PRIMARY KEY, v integer); INSERT INTO r SELECT g, g FROM generate_series(1, 5000) AS g");
+    await mirror.target.query(CHECKED);
+    await mirror.start({ snapshot: { maxRefusedShare, chunkRows: 500 } });
+    return mirror;
+  }
+
+  test("sets few rows aside by the hash of their key, and says how many", async (context) => {
+    await using mirror = await refusing(context, 0.05);
+    await mirror.streaming();
+    expect(mirror.daemon.control.status().snapshot).toMatchObject({ rows: 4950, refused: 50, done: true });
+    expect((await mirror.target.query("SELECT count(*)::int AS n FROM r")).rows).toEqual([{ n: 4950 }]);
+    const { rows } = await mirror.target.query("SELECT key_hash, sqlstate, constraint_name FROM dualrun.refused_rows");
+    expect([rows.length, new Set(rows.map((row) => row.key_hash)).size, rows[0]]).toEqual([50, 50, { key_hash: expect.stringMatching(/^[0-9a-f]{16}$/), sqlstate: "23514", constraint_name: "r_v_check" }]);
+    expect((await mirror.daemon.control.proof.compare(null, true)).classes[0]).toMatchObject({ verdict: "confirmed_out_of_sync", differences: { missing: 50 } });
+  });
+
+  test("stops to be looked at when they are more than the share", async (context) => {
+    await using mirror = await refusing(context, 0.001);
+    const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
+    expect(halt!.code).toBe("DR6001");
+  });
 });
