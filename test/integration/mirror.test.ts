@@ -1,4 +1,5 @@
 /** What a source can do, and what the target then holds. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test, type TestContext } from "vitest";
 import { engineOf } from "../../connectors/registry.ts";
 import { waitFor } from "../support/daemon.ts";
@@ -472,5 +473,21 @@ describe("a copy that meets what the target refuses", () => {
     await using mirror = await refusing(context, 0.001);
     const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
     expect(halt!.code).toBe("DR6001");
+  });
+
+  test("rolls over into new snapshots when one grows too old, beside writes", async (context) => {
+    await using mirror = await mirrorOf(context, "CREATE TABLE k (id integer PRIMARY KEY, v integer); CREATE TABLE b (a integer)", `
+      INSERT INTO k SELECT g, 0 FROM generate_series(1, 12000) AS g; ALTER TABLE b REPLICA IDENTITY FULL; INSERT INTO b SELECT g % 10 FROM generate_series(1, 500) AS g`);
+    await mirror.start({ snapshot: { chunkRows: 200, maxRowsPerSecond: 8000, parallel: 1 } }, { tune: (config) => ({ ...config, snapshot: { ...config.snapshot, maxAge: 300 } }) });
+    const positions = new Set<string>();
+    for (let i = 0; mirror.daemon.control.status().phase !== "dual-run" || mirror.daemon.control.status().snapshot?.done !== true; i++) {
+      positions.add(mirror.daemon.control.status().snapshot?.position ?? "");
+      await mirror.source.query(`BEGIN; UPDATE k SET v = v + 1 WHERE id % 50 = ${i % 50}; UPDATE k SET id = -id WHERE id = ${1 + i * 7}; DELETE FROM k WHERE id = ${3 + i * 11}; INSERT INTO k VALUES (${20_000 + i}, 1); DELETE FROM b WHERE ctid IN (SELECT ctid FROM b LIMIT 1); COMMIT`);
+      await sleep(20);
+    }
+    expect(positions.size).toBeGreaterThan(2);
+    await mirror.apply("INSERT INTO k VALUES (-99999, 0)");
+    expect(await mirror.differences("k", "b")).toEqual([]);
+    expect((await mirror.daemon.control.proof.compare(null, true)).verdict).toBe("in_sync");
   });
 });

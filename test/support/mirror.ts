@@ -1,6 +1,6 @@
 /** A daemon between two fresh databases, in this process. */
 import pg from "pg";
-import { parseConfig } from "../../src/config/index.ts";
+import { parseConfig, type Config } from "../../src/config/index.ts";
 import { startDaemon, type RunningDaemon } from "../../src/daemon.ts";
 import { isEqual, verifyTables } from "../../src/demo/verify.ts";
 import type { StatusDocument } from "../../src/core/index.ts";
@@ -42,14 +42,14 @@ export class TestMirror implements AsyncDisposable {
   }
 
   /** Starts with a configuration; `include: ["public.*"]` unless it names classes. */
-  async start(config: Readonly<Record<string, unknown>> = {}, options: { readonly truncateTarget?: boolean } = {}): Promise<void> {
+  async start(config: Readonly<Record<string, unknown>> = {}, options: { readonly truncateTarget?: boolean; readonly tune?: (config: Config) => Config } = {}): Promise<void> {
     const document = {
       migration: "test", timeZone: "UTC",
       source: { engine: "postgres", url: "env:SOURCE" }, target: { engine: "postgres", url: "env:TARGET" },
       ...("classes" in config ? {} : { include: ["public.*"] }), http: { listen: "127.0.0.1:0" }, ...config,
     };
     const parsed = parseConfig(JSON.stringify(document), { directory: ".", env: { SOURCE: this.pair.source, TARGET: this.pair.target } });
-    this.running = await startDaemon(parsed, { truncateTarget: options.truncateTarget === true, logger: createLogger({ level: "fatal" as never, pretty: false }) });
+    this.running = await startDaemon((options.tune ?? ((config) => config))(parsed), { truncateTarget: options.truncateTarget === true, logger: createLogger({ level: "fatal" as never, pretty: false }) });
   }
 
   async streaming(): Promise<void> {
