@@ -7,9 +7,10 @@ export function sourceGrants(classes: readonly RecordClass[], { server }: Catalo
   const role = quoteIdent(server.role.name);
   return [
     `ALTER ROLE ${role} WITH REPLICATION;`,
-    `GRANT CONNECT, CREATE ON DATABASE ${quoteIdent(server.database)} TO ${role};`,
+    `GRANT CONNECT, CREATE, TEMPORARY ON DATABASE ${quoteIdent(server.database)} TO ${role};`,
     ...schemas(classes.map((cls) => cls.source.schema)).map((schema) => `GRANT USAGE ON SCHEMA ${schema} TO ${role};`),
     ...tables(classes.map((cls) => quoteTable(cls.source))).map((name) => `GRANT SELECT ON ${name} TO ${role};`),
+    `-- only with source.readReplica: GRANT EXECUTE ON FUNCTION pg_catalog.pg_wal_replay_pause(), pg_catalog.pg_wal_replay_resume() TO ${role};`,
     "-- a publication may only hold tables that its maker owns: make it as their owner, or let the role be a member of the owner",
   ];
 }

@@ -114,6 +114,9 @@ test("roles with the printed grants and nothing else can mirror", { timeout: 120
     await using mirror = await TestMirror.make({ source, target, drop: () => Promise.resolve() }, "SELECT 1", "INSERT INTO parent SELECT generate_series(1, 50); INSERT INTO child SELECT g, g, 'v' FROM generate_series(1, 50) AS g");
     await mirror.start();
     await mirror.streaming();
+    const { proof } = mirror.daemon.control;
+    expect((await proof.compare(null, true)).verdict).toBe("in_sync");
+    expect((await proof.selfTest()).passed).toBe(true);
     await mirror.apply("INSERT INTO child VALUES (100, 1, 'x'); UPDATE child SET v = 'y' WHERE id < 10; DELETE FROM child WHERE id = 20", "BEGIN; TRUNCATE child; INSERT INTO child VALUES (1, 1, 'after'); COMMIT");
     expect(await mirror.differences("parent", "child")).toEqual([]);
   }
