@@ -5,6 +5,7 @@
  * 48 bits. No table of bounds is needed, keys that are added later have their slices already, and both databases find the
  * rows of a slice by their index. Classes with another kind of key are one slice: they are read whole when touched.
  */
+import type { ClassChanges } from "./changes.ts";
 import type { SliceKind } from "./comparison.ts";
 import type { ClassBatch, TouchRecord, ValueFormat } from "./ports.ts";
 import type { RecordClass } from "./words.ts";
@@ -45,10 +46,22 @@ export class TouchLedger {
   note(classes: readonly ClassBatch[]): void {
     for (const { cls, changes } of classes) {
       if (this.seen.get(cls.name) === null) continue;
-      if (this.kinds.get(cls.name) === "integer") changes.forEachKey((bytes, at) => this.add(cls, this.integer(bytes, at)));
-      else if (this.kinds.get(cls.name) === "uuid") changes.forEachKey((bytes, at) => this.add(cls, this.uuid(bytes, at)));
+      const kind = this.kinds.get(cls.name);
+      if (kind === "integer") this.noteKeys(cls, changes, this.integer);
+      else if (kind === "uuid") this.noteKeys(cls, changes, this.uuid);
       else this.noteWhole(cls);
     }
+  }
+
+  /** Neighbours mostly share their slice: it is looked up once for all of them. */
+  private noteKeys(cls: RecordClass, changes: ClassChanges, sliceOf: (bytes: Buffer, at: number) => string | number): void {
+    let last: string | number | null = null;
+    changes.forEachKey((bytes, at) => {
+      const slice = sliceOf(bytes, at);
+      if (slice === last) return;
+      last = slice;
+      this.add(cls, slice);
+    });
   }
 
   noteWhole(cls: RecordClass): void {

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import {
   CopyAfresh, DualrunError, NotComparable, streamFormat, tableKey,
   type AgreedClass, type Agreement, type ChangeStream, type Checkpoint, type Chunk, type ChunkMark, type CutMaker, type CutReader, type Position, type ReadLimits,
-  type RecordClass, type Snapshot, type Source, type SourceCut, type StreamTable, type Target, type TouchLedger,
+  type RecordClass, type Snapshot, type Source, type SourceCut, type StreamTable, type TableName, type Target, type TouchLedger,
 } from "../core/index.ts";
 import { Pipeline, compileMapping, type AppliedBatch, type Hold, type Mapping, type SchemaHalt } from "../pipeline/index.ts";
 import { copyChunks, type SnapshotMeter } from "../snapshot/index.ts";
@@ -77,7 +77,6 @@ export class MirrorSession {
   private readonly tolerant = new Set<string>();
   /** Classes that must be copied from the beginning. */
   private readonly afresh = new Set<string>();
-  private readonly mappings: Mapping[] = [];
   private held: Checkpoint;
   private pipeline: Pipeline | null = null;
   private changes: ChangeStream | null = null;
@@ -176,6 +175,7 @@ export class MirrorSession {
       positions: source.positions,
       checkpoint: this.held,
       mappingsOf: (table) => this.mappingsOf(table),
+      passesBy: (table) => this.passesBy(table),
       ...settings.apply,
       ledger: this.options.ledger,
       write: { onConflict: settings.apply.onConflict, tolerant: this.tolerant },
@@ -229,17 +229,19 @@ export class MirrorSession {
   }
 
   private mappingsOf(table: StreamTable): readonly Mapping[] {
-    const mappings = this.options.agreement.classes
-      .filter(({ cls }) => tableKey(cls.source) === tableKey(table.table))
+    return this.classesOf(table.table)
+      .filter(({ cls }) => !this.afresh.has(cls.name))
       .map(({ cls, whereTypes }) => compileMapping(cls, table, (column) => whereTypes[column] ?? "text"));
-    for (const mapping of mappings) mapping.skipped = this.passesBy(mapping.plan.cls.name);
-    this.mappings.push(...mappings);
-    return mappings;
   }
 
   /** A class that is copied from the beginning is emptied then: until that moment its changes mean nothing. */
-  private passesBy(name: string): boolean {
-    return this.afresh.has(name);
+  private passesBy(table: TableName): boolean {
+    const classes = this.classesOf(table);
+    return classes.length > 0 && classes.every(({ cls }) => this.afresh.has(cls.name));
+  }
+
+  private classesOf(table: TableName): AgreedClass[] {
+    return this.options.agreement.classes.filter(({ cls }) => tableKey(cls.source) === tableKey(table));
   }
 
   private applied(batch: AppliedBatch): void {
@@ -294,13 +296,14 @@ export class MirrorSession {
       if (hold.checkpoint.position !== snapshot.position) {
         throw new DualrunError("DR9001", `the stream stands at ${hold.checkpoint.position}, the snapshot at ${snapshot.position}`, { where: "snapshot" });
       }
+      await this.refuseChangedLayouts(this.options.agreement);
       for (const name of this.afresh) {
         const { cls } = this.classes.get(name)!;
         await target.resetClass(cls, this.held, await snapshot.plan(cls, settings.snapshot.chunkRows));
       }
       await this.copy(snapshot, await target.chunks(this.held.stream), true);
       await this.undoneClasses();
-      for (const mapping of this.mappings) mapping.skipped = this.passesBy(mapping.plan.cls.name);
+      pipeline.relearn();
     } finally {
       hold.release();
     }

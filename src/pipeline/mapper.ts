@@ -10,8 +10,6 @@ type Filter = (source: Buffer, tuple: number, fallback: number) => boolean;
 export interface Mapping {
   readonly plan: ClassPlan;
   readonly filter: Filter | null;
-  /** Changes pass by: the class will be copied whole at a later position. */
-  skipped: boolean;
 }
 
 /** Compiles the class against the layout in which the stream brings its table. */
@@ -33,7 +31,7 @@ export function compileMapping(cls: RecordClass, table: StreamTable, typeOf: (co
     keyColumns: Int32Array.from(keyNames, (name) => cls.columns.findIndex((column) => column.target === name)),
     fullBeforeImage: table.fullBeforeImage,
   };
-  return { plan, filter: cls.where === null ? null : compileFilter(cls, table, typeOf), skipped: false };
+  return { plan, filter: cls.where === null ? null : compileFilter(cls, table, typeOf) };
 }
 
 function compileMap(className: string, column: string, map: ReadonlyMap<string, string>): (value: Buffer) => Buffer {

@@ -7,7 +7,7 @@
 import {
   DualrunError, ENTRY, ENTRY_WORDS, OP, failpoint, tableKey,
   type ChangeBlock, type ChangeStream, type Checkpoint, type Position, type Positions, type RecordClass,
-  type SchemaChange, type StreamTable, type Target, type TargetTransaction, type TouchLedger, type ValueFormat, type WriteOptions, type WriteResult,
+  type SchemaChange, type StreamTable, type TableName, type Target, type TargetTransaction, type TouchLedger, type ValueFormat, type WriteOptions, type WriteResult,
 } from "../core/index.ts";
 import { Batch } from "./batch.ts";
 import { filterChange, type Mapping } from "./mapper.ts";
@@ -35,6 +35,8 @@ export interface PipelineOptions {
   readonly checkpoint: Checkpoint;
   readonly format: ValueFormat;
   readonly mappingsOf: (table: StreamTable) => readonly Mapping[];
+  /** The table's changes pass by, whatever its layout: all its classes are copied whole at a later position. */
+  readonly passesBy: (table: TableName) => boolean;
   readonly batchRows: number;
   /** Milliseconds. */
   readonly batchDelay: number;
@@ -164,6 +166,11 @@ export class Pipeline {
     return new Promise((reached, failed) => (this.barrier = { position, reached, failed }));
   }
 
+  /** What passes by has changed: to be called while the stream is held. */
+  relearn(): void {
+    this.mappings.length = 0;
+  }
+
   /** Gives up a hold that is still awaited; one that was reached is released by its holder. */
   cancelHold(reason: Error): void {
     const awaited = this.barrier;
@@ -192,7 +199,6 @@ export class Pipeline {
     const mappings = this.mappings[table] ?? this.learn(table);
     const op = OP_OF_ENTRY[kind]!;
     for (const mapping of mappings) {
-      if (mapping.skipped) continue;
       const change = filterChange(mapping, mapping.plan.cls.name, op, buffer, next, previous);
       if (change === null) continue;
       this.filling.add(mapping, change.op, buffer, change.next, change.previous);
@@ -261,6 +267,7 @@ export class Pipeline {
   private async schemaChange(change: SchemaChange): Promise<void> {
     const position = this.begun?.block.position(this.begun.entry) ?? this.checkpoint.position!;
     const { acceptedUpTo } = this.options;
+    if (this.options.passesBy(change.table)) return;
     if (change.announced === true && acceptedUpTo !== null && this.isBefore(position, acceptedUpTo)) return;
     if (this.inTransaction && this.rowsOfTransaction > 0) throw new SchemaHaltSignal(position, change);
     await this.halt(change, position);

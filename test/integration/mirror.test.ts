@@ -448,6 +448,26 @@ describe("the schema trigger", () => {
   });
 });
 
+describe("a layout that came and went while the mirror was down", () => {
+  test.for([
+    ["a column", "ALTER TABLE t ADD COLUMN extra integer; UPDATE t SET extra = id, v = 'meanwhile' WHERE id < 5; INSERT INTO t VALUES (50, 'with extra', 1); DELETE FROM t WHERE id = 6; ALTER TABLE t DROP COLUMN extra"],
+    ["a replica identity", "ALTER TABLE t REPLICA IDENTITY FULL; UPDATE t SET v = 'meanwhile' WHERE id < 5; DELETE FROM t WHERE id = 6; ALTER TABLE t REPLICA IDENTITY DEFAULT"],
+  ] as const)("%s: halts, and a new copy of the class gets past it", async ([, meanwhile], context) => {
+    await using mirror = await running(context, "CREATE TABLE t (id integer PRIMARY KEY, v text); CREATE TABLE calm (id integer PRIMARY KEY)", "INSERT INTO t SELECT g, 'v' FROM generate_series(1, 20) AS g");
+    await mirror.stop();
+    await mirror.source.query(meanwhile);
+    await mirror.source.query("INSERT INTO t VALUES (60, 'after'); INSERT INTO calm VALUES (1)");
+    await mirror.start();
+    const { halt } = await mirror.until(({ state }) => state === "halted", "a halt");
+    expect(halt!.code).toBe("DR5001");
+    await mirror.daemon.control.resnapshot("t", "test");
+    await mirror.until(({ state, phase, snapshot }) => state === "streaming" && phase === "dual-run" && snapshot?.done === true, "the new copy");
+    await mirror.apply("INSERT INTO t VALUES (70, 'later'); UPDATE t SET v = 'moved' WHERE id = 60; DELETE FROM t WHERE id = 7");
+    expect(await mirror.differences("t", "calm")).toEqual([]);
+    expect((await mirror.daemon.control.proof.compare(null, true)).verdict).toBe("in_sync");
+  });
+});
+
 describe("a copy that meets what the target refuses", () => {
   const CHECKED = "CREATE TABLE r (id integer PRIMARY KEY, v integer CHECK (v % 100 <> 7))";
 
