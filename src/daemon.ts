@@ -596,13 +596,15 @@ class Daemon implements RunningDaemon, DaemonControl {
     this.wake();
   }
 
+  /** A mirror that was paused stays so. */
   private async endSession(): Promise<void> {
+    const wasPaused = this.paused;
     while (this.session !== null) {
       this.paused = true;
       this.session.stop();
       await sleep(20);
     }
-    this.paused = false;
+    this.paused = wasPaused;
   }
 
   /** While the daemon is halted it holds no connections: a command brings its own. */

@@ -65,6 +65,8 @@ export interface SessionOptions {
 }
 
 const POLL_MS = 2_000;
+/** How long everything may stand still while the source makes a later snapshot: it waits for every transaction that is writing. */
+const SNAPSHOT_PATIENCE_MS = 3_000;
 /** The catalogue is compared at every so manieth poll. */
 const LAYOUT_POLLS = 10;
 
@@ -274,18 +276,24 @@ export class MirrorSession {
     while (this.tolerant.size > 0) {
       await this.catchUp(pipeline);
       await this.copyAtNewSnapshot(pipeline);
+      if (this.tolerant.size > 0) await sleep(1_000, undefined, { signal: this.signal });
     }
     await this.options.events.phase("dual-run");
   }
 
   private async copyAtNewSnapshot(pipeline: Pipeline): Promise<void> {
-    const { source, target, settings } = this.options;
+    const { source, target, settings, events } = this.options;
     const ceiling = await this.holdWithMark(pipeline, null);
+    const patience = AbortSignal.timeout(SNAPSHOT_PATIENCE_MS);
     let reached: Promise<Hold>;
     let snapshot: Snapshot;
     try {
-      snapshot = await source.openSnapshot(this.recordClasses(), "more", settings.snapshot.parallel, this.signal);
+      snapshot = await source.openSnapshot(this.recordClasses(), "more", settings.snapshot.parallel, AbortSignal.any([this.signal, patience]));
       reached = this.holdWithMark(pipeline, snapshot.position);
+    } catch (error) {
+      if (!patience.aborted || this.signal.aborted) throw error;
+      events.warn("a transaction on the source has been writing for long: the copy waits for its end, the mirror goes on meanwhile", {});
+      return;
     } finally {
       ceiling.release();
     }

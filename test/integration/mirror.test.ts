@@ -1,4 +1,5 @@
 /** What a source can do, and what the target then holds. */
+import pg from "pg";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test, type TestContext } from "vitest";
 import { engineOf } from "../../connectors/registry.ts";
@@ -446,6 +447,39 @@ describe("the schema trigger", () => {
     await trigger.remove();
     expect(await trigger.isInstalled()).toBe(false);
   });
+});
+
+test("a class that is copied again beside a long transaction leaves the others going", async (context) => {
+  await using mirror = await running(context, "CREATE TABLE t (id integer PRIMARY KEY); CREATE TABLE other (id integer PRIMARY KEY)", "INSERT INTO t SELECT generate_series(1, 20)");
+  const long = new pg.Client({ connectionString: mirror.sourceUrl });
+  await long.connect();
+  await long.query("BEGIN; INSERT INTO t VALUES (1000)");
+  await mirror.daemon.control.resnapshot("t", "test");
+  await sleep(4_000);
+  const before = performance.now();
+  await mirror.source.query("INSERT INTO other VALUES (1)");
+  while ((await mirror.target.query("SELECT 1 FROM other")).rows.length === 0) await sleep(20);
+  expect(performance.now() - before).toBeLessThan(8_000);
+  await long.query("COMMIT");
+  await long.end();
+  await mirror.until(({ state, phase, snapshot }) => state === "streaming" && phase === "dual-run" && snapshot?.done === true, "the new copy");
+  await mirror.apply("INSERT INTO t VALUES (2000)");
+  expect(await mirror.differences("t", "other")).toEqual([]);
+});
+
+test("a class that is copied again while the mirror is paused waits for `resume`", async (context) => {
+  await using mirror = await running(context, "CREATE TABLE t (id integer PRIMARY KEY)", "INSERT INTO t SELECT generate_series(1, 20)");
+  await mirror.daemon.control.pause("test");
+  await mirror.until(({ state }) => state === "paused", "paused");
+  await mirror.daemon.control.resnapshot("t", "test");
+  await mirror.source.query("INSERT INTO t VALUES (100)");
+  await sleep(500);
+  expect(mirror.daemon.control.status().state).toBe("paused");
+  expect((await mirror.target.query("SELECT 1 FROM t")).rows).toEqual([]);
+  await mirror.daemon.control.resume("test");
+  await mirror.until(({ state, phase, snapshot }) => state === "streaming" && phase === "dual-run" && snapshot?.done === true, "the new copy");
+  await mirror.apply("INSERT INTO t VALUES (101)");
+  expect(await mirror.differences("t")).toEqual([]);
 });
 
 describe("a layout that came and went while the mirror was down", () => {

@@ -36,6 +36,10 @@ export class TestMirror implements AsyncDisposable {
     return new TestMirror(pair, source!, target!);
   }
 
+  get sourceUrl(): string {
+    return this.pair.source;
+  }
+
   get daemon(): RunningDaemon {
     if (this.running === null) throw new Error("the mirror was not started");
     return this.running;
