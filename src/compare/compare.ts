@@ -7,7 +7,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import {
-  NotComparable, SHARES, asDualrunError, sameLanes, worstVerdict,
+  MOST_SLICES, NotComparable, SHARES, asDualrunError, sameLanes, worstVerdict,
   type BusinessDays, type ClassComparison, type ComparedClass, type ComparisonDocument, type CutReader, type Position, type ReadLimits, type RowDifference, type Totals, type Verdict,
 } from "../core/index.ts";
 import { oldestProof, type Breaks, type Comparisons, type Proofs, type TouchMarks, type TouchedSlices } from "../state/index.ts";
@@ -63,8 +63,6 @@ export interface CompareRequest {
 
 const CUT_TRIES = 3;
 const RECHECK_AFTER_MS = 1_000;
-/** Beyond this many touched slices a class is read whole. */
-const SLICES_WORTH_IT = 50_000;
 const ROWS_KEPT = 1_000;
 
 /** Never throws for what goes wrong with a class: that makes it `not_comparable`. */
@@ -216,7 +214,7 @@ class Comparison {
   }
 
   private sharesToRead(compared: ComparedClass, cut: Cut, touched: TouchedSlices, proven: ReadonlyMap<number, string>, full: boolean): "all" | number[] {
-    if (full || proven.size < SHARES || touched.slices === null || touched.slices.length > SLICES_WORTH_IT) return "all";
+    if (full || proven.size < SHARES || touched.slices === null || touched.slices.length > MOST_SLICES) return "all";
     if (touched.slices.length > 0 && cut.source.sliceKind(compared) === "whole") return "all";
     const { every, rescan } = this.options.settings;
     const due = Math.min(SHARES, Math.max(1, Math.ceil((SHARES * every) / rescan)));

@@ -12,8 +12,8 @@ import type { RecordClass } from "./words.ts";
 
 /** Consecutive integers in a slice. */
 export const SLICE_SIZE = 32n;
-/** Beyond this many the class counts as touched everywhere. */
-export const MOST_SLICES = 200_000;
+/** Beyond this many the class counts as touched everywhere: reading it whole is then the quicker way. */
+export const MOST_SLICES = 50_000;
 
 /** The half-open marks between two cuts. One per session: what was recorded in a transaction that failed is forgotten with it. */
 export class TouchLedger {

@@ -1,5 +1,4 @@
 /** A report as PDF, for the archive. */
-import PDFDocument from "pdfkit";
 import type { ClassReport, MoneyLine, Report } from "../core/index.ts";
 
 const MARGIN = 42;
@@ -8,6 +7,7 @@ const COLUMNS = ["", "source", "target", "difference"] as const;
 
 export async function reportPdf(report: Report): Promise<Buffer> {
   const { document } = report;
+  const { default: PDFDocument } = await import("pdfkit"); // large, and needed by few
   // The same report is always the same file: nothing in it depends on when it was printed.
   const pdf = new PDFDocument({ size: "A4", margin: MARGIN, bufferPages: true, info: { Title: `Daily reconciliation ${document.date}, ${document.migration}`, CreationDate: new Date(document.createdAt) } });
   const chunks: Buffer[] = [];
@@ -22,7 +22,7 @@ export async function reportPdf(report: Report): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-type Pdf = InstanceType<typeof PDFDocument>;
+type Pdf = InstanceType<typeof import("pdfkit")>;
 
 function head(pdf: Pdf, { document, signOff }: Report): void {
   pdf.font("Helvetica-Bold").fontSize(18).text(`Daily reconciliation ${document.date}`);

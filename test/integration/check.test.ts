@@ -7,7 +7,8 @@ import { parseConfig } from "../../src/config/index.ts";
 import type { Finding } from "../../src/core/index.ts";
 import { resolveClasses } from "../../src/plan/index.ts";
 import { TestMirror } from "../support/mirror.ts";
-import { orSkip, sharedPair, type FreshPair } from "../support/servers.ts";
+import { orSkip, postgresServer, sharedPair, type FreshPair } from "../support/servers.ts";
+import { startStandby } from "../support/standby.ts";
 
 process.env["DUALRUN_ALLOW_UNSAFE_TARGET"] = "1";
 
@@ -121,4 +122,64 @@ test("roles with the printed grants and nothing else can mirror", { timeout: 120
     expect(await mirror.differences("parent", "child")).toEqual([]);
   }
   await admin();
+});
+
+test("what is wrong with the servers themselves, all at once", { timeout: 120_000 }, async (context) => {
+  const settings = { wal_level: "replica", max_replication_slots: "1", max_wal_senders: "1", fsync: "off" };
+  await using source = await orSkip(context, postgresServer({ controllable: true, settings }));
+  await using target = await orSkip(context, postgresServer({ controllable: true, settings: { ...settings, timezone: "Pacific/Auckland" } }));
+  await on(source.url, "SELECT pg_create_physical_replication_slot('taken', false)");
+  const from = (await source.createDatabase("servers")).url;
+  await on(target.url, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0");
+  const to = Object.assign(new URL(target.url), { pathname: "/latin" }).toString();
+  await on(from, "CREATE TABLE t (id integer PRIMARY KEY); SELECT lo_create(0)");
+  await on(to, "CREATE TABLE t (id integer PRIMARY KEY)");
+  const { findings } = await check(from, to);
+  const severities = Object.fromEntries(findings.map(({ check: name, side, severity }) => [`${side} ${name}`, severity]));
+  expect(severities).toMatchObject({
+    "source wal-level": "error", "source free-slots": "error", "source free-senders": "error", "source large-objects": "warning",
+    "target encoding": "error", "target time-zone": "warning", "target collation": "warning", "target reverse-room": "warning", "target reverse-wal-level": "warning", "target fsync": "warning",
+  });
+  expect(findings.every(({ mend }) => mend.length > 5)).toBe(true);
+});
+
+test("row level security that hides rows, until the printed statement lifts it", async (context) => {
+  const pair = await fresh(context);
+  const role = `reader_${randomBytes(4).toString("hex")}`;
+  for (const url of [pair.source, pair.target]) await on(url, `CREATE TABLE t (id integer PRIMARY KEY); CREATE ROLE ${role} LOGIN PASSWORD 'pw'`);
+  await on(pair.source, "ALTER TABLE t ENABLE ROW LEVEL SECURITY");
+  const source = Object.assign(new URL(pair.source), { username: role, password: "pw" }).toString();
+  const hidden = async (): Promise<Finding | undefined> => (await check(source, pair.target)).findings.find((finding) => finding.check === "row-security");
+  const found = await hidden();
+  expect(found).toMatchObject({ severity: "error", side: "source" });
+  await on(pair.source, found!.mend);
+  expect(await hidden()).toBeUndefined();
+  await pair.drop();
+});
+
+test("a standby cannot be the source", { timeout: 120_000 }, async (context) => {
+  await using primary = await orSkip(context, postgresServer({ controllable: true }));
+  await using target = await orSkip(context, postgresServer({ controllable: true }));
+  const [database, to] = [await primary.createDatabase("standby"), await target.createDatabase("standby")];
+  for (const { url } of [database, to]) await on(url, "CREATE TABLE t (id integer PRIMARY KEY)");
+  await using standby = await startStandby(primary.process!, database.name);
+  const { findings } = await check(standby.urlOf(database.name), to.url);
+  expect(findings.map((finding) => finding.check)).toContain("in-recovery");
+});
+
+test("on PostgreSQL 15, and between major versions", { timeout: 120_000 }, async (context) => {
+  await using old = await orSkip(context, postgresServer({ controllable: true, major: 15 }));
+  await using young = await orSkip(context, postgresServer({ controllable: true }));
+  const schema = "CREATE TABLE t (id integer PRIMARY KEY, v numeric, at timestamptz, doc jsonb); CREATE TABLE bag (a integer)";
+  for (const [from, to] of [[old, young], [young, old]] as const) {
+    const [source, target] = [await from.createDatabase("majors"), await to.createDatabase("majors")];
+    await using mirror = await TestMirror.make({ source: source.url, target: target.url, drop: () => Promise.resolve() }, schema, "ALTER TABLE bag REPLICA IDENTITY FULL; INSERT INTO t SELECT g, g / 3.0, now(), jsonb_build_object('g', g) FROM generate_series(1, 500) AS g; INSERT INTO bag SELECT g % 3 FROM generate_series(1, 30) AS g");
+    await mirror.start({ comparison: { every: "31d" } });
+    await mirror.streaming();
+    await mirror.apply("UPDATE t SET v = 'NaN' WHERE id < 5; DELETE FROM t WHERE id = 10; UPDATE t SET id = -id WHERE id = 20; DELETE FROM bag WHERE ctid IN (SELECT ctid FROM bag LIMIT 2)");
+    expect(await mirror.differences("t", "bag")).toEqual([]);
+    expect((await mirror.daemon.control.proof.compare(null, true)).classes.map(({ verdict, note }) => [verdict, note])).toEqual([["in_sync", null], ["in_sync", null]]);
+    await mirror.target.query("UPDATE t SET doc = '{}' WHERE id = 7");
+    expect((await mirror.daemon.control.proof.compare("t", true)).classes[0]).toMatchObject({ verdict: "confirmed_out_of_sync", rows: [{ columns: ["doc"] }] });
+  }
 });
