@@ -35,6 +35,7 @@ export const HTTP_ERRORS = {
   "too-long": { status: 414, title: "The address is too long", next: "/openapi.json lists what there is." },
   "unsupported-media-type": { status: 415, title: "This content type is not understood", next: "Send `Content-Type: application/json`." },
   "wrong-host": { status: 421, title: "This server does not answer to that host name", next: "Use the address that dualrun printed, for example http://localhost:7070; elsewhere, listen on another address and set http.tokens." },
+  "too-many-requests": { status: 429, title: "Too many requests", next: "Wait as long as Retry-After says." },
   "headers-too-large": { status: 431, title: "The request's headers are too large", next: "Send fewer or smaller headers." },
   "not-ready": { status: 503, title: "Not ready", next: "Wait, or look at /api/v1/status." },
   "too-many-streams": { status: 503, title: "Too many clients follow the status", next: "Close some of them, or read /api/v1/status." },

@@ -1,6 +1,7 @@
 /** The HTTP face of a running daemon. */
 import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
+import rateLimit from "@fastify/rate-limit";
 import swagger from "@fastify/swagger";
 import Fastify, { type ConnectionError, type FastifyError, type FastifyReply, type FastifyRequest } from "fastify";
 import { jsonSchemaTransform, jsonSchemaTransformObject, validatorCompiler, type ZodTypeProvider } from "fastify-type-provider-zod";
@@ -38,6 +39,7 @@ export interface HttpServer {
 
 const BODY_BYTES = 64 << 10;
 const REQUEST_MS = 30_000;
+const REQUESTS_PER_MINUTE = 6_000;
 const MOST_PARAM_CHARACTERS = 2_048;
 
 /** Starts to listen. DR1001 when the address cannot be taken, or would be open to anybody; DR1001 and DR1002 for the token file. */
@@ -76,6 +78,7 @@ async function buildApp(options: HttpOptions, live: LiveStatus, guard: Guard, lo
     throw new HttpError("not-found", `There is no ${request.method} ${pathOf(request)}.`);
   });
   const routes = collectRoutes(app);
+  await limitRates(app);
   await addOpenApi(app, options.version);
   const parts = { ...options, live };
   addProbes(app, parts);
@@ -99,6 +102,14 @@ function addHooks(app: App, guard: Guard, loopback: boolean): void {
     const facts = { method: request.method, path: pathOf(request), status: reply.statusCode, ms: Math.round(reply.elapsedTime), by: request.principal?.name };
     if (request.method === "POST" && reply.statusCode < 400) request.log.info(facts, "request");
     else request.log.debug(facts, "request");
+  });
+}
+
+/** Per address: far above what people and scrapers need. Guessing tokens is limited where it happens, see site.ts. */
+async function limitRates(app: App): Promise<void> {
+  await app.register(rateLimit, {
+    max: REQUESTS_PER_MINUTE, timeWindow: 60_000, allowList: (request) => ["/healthz", "/readyz", "/metrics"].includes(pathOf(request)),
+    errorResponseBuilder: (_request, { ttl }) => new HttpError("too-many-requests", "This address has sent too many requests.", { headers: { "retry-after": String(Math.ceil(ttl / 1000)) } }),
   });
 }
 

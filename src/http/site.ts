@@ -14,6 +14,7 @@ import type { Parts } from "./routes.ts";
 
 const HTML = "text/html; charset=utf-8";
 const LOGIN_BYTES = 4_096;
+const SIGN_INS_PER_MINUTE = 60;
 const hidden = { schema: { hide: true } } as const;
 
 /** Answers with the page that asks for a token. */
@@ -77,7 +78,7 @@ function addSigningIn(app: App, { tokens, cookie }: Guard, signIn: SignIn): void
     scope.addContentTypeParser("application/x-www-form-urlencoded", { parseAs: "string", bodyLimit: LOGIN_BYTES }, (_request, body, done) => done(null, Object.fromEntries(new URLSearchParams(String(body)))));
     scope.removeContentTypeParser("application/json");
 
-    scope.post("/login", { ...hidden, config: { access: "open" }, bodyLimit: LOGIN_BYTES }, (request, reply) => {
+    scope.post("/login", { ...hidden, config: { access: "open", rateLimit: { max: SIGN_INS_PER_MINUTE, timeWindow: 60_000 } }, bodyLimit: LOGIN_BYTES }, (request, reply) => {
       const token = (request.body as { readonly token?: string } | undefined)?.token?.trim() ?? "";
       const principal = tokens!.find(token);
       if (principal === null || isExpired(principal)) {

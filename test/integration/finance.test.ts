@@ -160,4 +160,15 @@ describe("over HTTP", () => {
     expect(line(report, "EUR").bank).toMatchObject({ total: "5.06", difference: "-0.06", within: false });
     expect(line(report, null).bank).toBeNull();
   });
+
+  test("who guesses tokens is made to wait; probes never are", async (context) => {
+    await using at = await office(context);
+    const address = at.mirror.daemon.addresses.http;
+    const guesses = await Promise.all(Array.from({ length: 80 }, (_, i) => fetch(`${address}/login`, { method: "POST", redirect: "manual", headers: { "content-type": "application/x-www-form-urlencoded" }, body: `token=guess${i}` })));
+    const refused = guesses.filter(({ status }) => status === 429);
+    expect(refused.length).toBe(20);
+    expect(Number(refused[0]!.headers.get("retry-after"))).toBeGreaterThan(0);
+    expect(await refused[0]!.json()).toMatchObject({ code: "too-many-requests", status: 429 });
+    expect((await fetch(`${address}/healthz`)).status).toBe(200);
+  });
 });
