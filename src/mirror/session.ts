@@ -192,6 +192,7 @@ export class MirrorSession {
     this.pipeline = pipeline;
     this.changes = stream;
     figures.position = this.held.position;
+    figures.health = null; // what was measured before an interruption says nothing of now
     events.streaming();
     const beside = Promise.all([
       this.failing(undone.size > 0 ? this.finishCopy(pipeline) : events.phase("dual-run")),
@@ -417,13 +418,12 @@ export class MirrorSession {
   // ------------------------------------------------------------ watching
 
   private async watch(pipeline: Pipeline, stream: ChangeStream): Promise<void> {
-    for (let poll = 1; !this.signal.aborted; poll++) {
-      await sleep(POLL_MS, undefined, { signal: this.signal }).catch(() => undefined);
-      if (this.signal.aborted) return;
+    for (let poll = 0; !this.signal.aborted; poll++) {
       this.options.events.bytesRead(stream.bytesRead());
       await this.watchSource();
       await this.watchFence();
-      if (poll % LAYOUT_POLLS === 0) await this.watchLayouts(pipeline);
+      if (poll % LAYOUT_POLLS === LAYOUT_POLLS - 1) await this.watchLayouts(pipeline);
+      await sleep(POLL_MS, undefined, { signal: this.signal }).catch(() => undefined);
     }
   }
 
