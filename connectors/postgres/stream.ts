@@ -128,7 +128,7 @@ export class PostgresStream implements ChangeStream {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.started = promise;
     this.replication.on("start", () => {
-      this.statusTimer = setInterval(() => this.sendStatus(), STATUS_INTERVAL_MS);
+      if (!this.ended) this.statusTimer = setInterval(() => this.sendStatus(), STATUS_INTERVAL_MS);
       resolve();
     });
     void this.replication

@@ -17,7 +17,7 @@ export interface CopyOptions {
   readonly maxRowsPerSecond: number;
   /** 0 … 1 */
   readonly maxRefusedShare: number;
-  /** Milliseconds; 0: no bound. After it no further chunk is begun. */
+  /** Milliseconds; 0: no bound. After it no further chunk is begun, except of a class without a key that is under way. */
   readonly maxAge: number;
   /** Rows that the stream has brought already may be there. */
   readonly merge: boolean;
@@ -32,9 +32,16 @@ export async function copyChunks(chunks: readonly ChunkMark[], options: CopyOpti
   const signal = AbortSignal.any([options.signal, cancel.signal]);
   const throttle = new Throttle(options.maxRowsPerSecond);
   const isTooOld = (): boolean => options.maxAge > 0 && Date.now() - options.snapshot.openedAt.getTime() > options.maxAge;
+  const begun = new Set<string>();
+  // A class without a key means something in one snapshot only: once begun it is finished, or it would begin for ever.
+  const next = (): ChunkMark | undefined => {
+    const place = isTooOld() ? queue.findIndex(({ resumable, className }) => !resumable && begun.has(className)) : 0;
+    return place < 0 ? undefined : queue.splice(place, 1)[0];
+  };
   const worker = async (number: number): Promise<void> => {
-    while (queue.length > 0 && !signal.aborted && !isTooOld()) {
-      await copyChunk(queue.shift()!, number, throttle, { ...options, signal });
+    for (let chunk = next(); chunk !== undefined && !signal.aborted; chunk = next()) {
+      begun.add(chunk.className);
+      await copyChunk(chunk, number, throttle, { ...options, signal });
       refuseTooManyRefusals(options);
     }
   };

@@ -531,7 +531,7 @@ describe("a copy that meets what the target refuses", () => {
 
   test("rolls over into new snapshots when one grows too old, beside writes", async (context) => {
     await using mirror = await mirrorOf(context, "CREATE TABLE k (id integer PRIMARY KEY, v integer); CREATE TABLE b (a integer)", `
-      INSERT INTO k SELECT g, 0 FROM generate_series(1, 12000) AS g; ALTER TABLE b REPLICA IDENTITY FULL; INSERT INTO b SELECT g % 10 FROM generate_series(1, 500) AS g`);
+      INSERT INTO k SELECT g, 0 FROM generate_series(1, 12000) AS g; ALTER TABLE b REPLICA IDENTITY FULL; INSERT INTO b SELECT g % 10 FROM generate_series(1, 6000) AS g`);
     await mirror.start({ snapshot: { chunkRows: 200, maxRowsPerSecond: 8000, parallel: 1 } }, { tune: (config) => ({ ...config, snapshot: { ...config.snapshot, maxAge: 300 } }) });
     const positions = new Set<string>();
     for (let i = 0; mirror.daemon.control.status().phase !== "dual-run" || mirror.daemon.control.status().snapshot?.done !== true; i++) {
