@@ -89,10 +89,20 @@ function sourceTable(cls: RecordClass, catalogue: Catalogue, add: Add): void {
   writable(cls, facts, catalogue.server, add);
   for (const leaf of postgresFacts(catalogue).leaves[tableKey(cls.source)] ?? []) {
     const part = findTable(catalogue, leaf);
-    if (cls.fullBeforeImage && part !== undefined && part.replicaIdentity.kind !== "full") {
-      add(error("partition-identity", cls.name, `partition ${tableKey(leaf)} does not log full before images as its root does`, `ALTER TABLE ${quoteTable(leaf)} REPLICA IDENTITY FULL;`));
-    }
+    if (part === undefined) continue;
+    const [wanted, found] = [identityColumns(facts), identityColumns(part)];
+    if (wanted === found || (found === "full" && !cls.fullBeforeImage)) continue;
+    add(error("partition-identity", cls.name, `partition ${tableKey(leaf)} names its rows by ${found}, its root by ${wanted}`, wanted === "full"
+      ? `ALTER TABLE ${quoteTable(leaf)} REPLICA IDENTITY FULL;`
+      : `give ${quoteTable(leaf)} the replica identity of its root, or ALTER TABLE ${quoteTable(leaf)} REPLICA IDENTITY FULL;`));
   }
+}
+
+/** By what the log names a row: `full`, `nothing`, or the columns of the key. */
+function identityColumns({ replicaIdentity: { kind, index }, uniqueKeys }: TableFacts): string {
+  if (kind === "full") return "full";
+  const key = kind === "default" ? uniqueKeys.find((one) => one.primary) : kind === "index" ? uniqueKeys.find((one) => one.name === index) : undefined;
+  return key === undefined ? "nothing" : `(${key.columns.join(", ")})`;
 }
 
 /** From 18 a published table refuses every UPDATE and DELETE when its replica identity holds a generated column. */

@@ -66,6 +66,8 @@ const FAULTS: readonly [check: string, source: string, target: string, config?: 
   ["shared-target", "CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY)", { classes: [{ name: "a", source: "public.t" }, { name: "b", source: "public.t" }] }],
   ["inheritance", "CREATE TABLE t (id integer PRIMARY KEY); CREATE TABLE u (PRIMARY KEY (id)) INHERITS (t)", "CREATE TABLE t (id integer PRIMARY KEY); CREATE TABLE u (id integer PRIMARY KEY)"],
   ["inheritance", "CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE t (id integer PRIMARY KEY); CREATE TABLE other () INHERITS (t)"],
+  ["partition-identity", "CREATE TABLE t (id integer PRIMARY KEY, c integer NOT NULL) PARTITION BY RANGE (id); CREATE TABLE t1 PARTITION OF t DEFAULT; ALTER TABLE t1 REPLICA IDENTITY NOTHING", "CREATE TABLE t (id integer PRIMARY KEY, c integer)"],
+  ["partition-identity", "CREATE TABLE t (id integer PRIMARY KEY, c integer NOT NULL) PARTITION BY RANGE (id); CREATE TABLE t1 PARTITION OF t DEFAULT; CREATE UNIQUE INDEX u ON t1 (c); ALTER TABLE t1 REPLICA IDENTITY USING INDEX u", "CREATE TABLE t (id integer PRIMARY KEY, c integer)"],
   ["partition-identity", "CREATE TABLE t (id integer) PARTITION BY RANGE (id); CREATE TABLE t1 PARTITION OF t DEFAULT; ALTER TABLE ONLY t REPLICA IDENTITY FULL", "CREATE TABLE t (id integer)"],
 ];
 
