@@ -114,5 +114,5 @@ export function board(uid: string, title: string, about: string, rows: readonly 
 }
 
 function variable(name: string, label: string, definition: string): dashboard.QueryVariableBuilder {
-  return new dashboard.QueryVariableBuilder(name).label(label).query(definition).datasource(DATASOURCE).refresh(dashboard.VariableRefresh.OnTimeRangeChanged).multi(true).includeAll(true).allValue(".*");
+  return new dashboard.QueryVariableBuilder(name).label(label).query(definition).datasource(DATASOURCE).refresh(dashboard.VariableRefresh.OnTimeRangeChanged).multi(true).includeAll(true);
 }
