@@ -1,7 +1,7 @@
-/** One logical moment on a source: by the snapshot that a temporary slot exports, or on a standby whose replay is paused. */
+/** One logical moment on a source: by the snapshot that a temporary slot exports, on a standby whose replay is paused, or by a plain snapshot beside writers that do not end. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
-import { NotComparable, type CutMaker, type CutReader, type Endpoint, type Position, type ReadLimits, type SourceCut } from "../../src/core/index.ts";
+import { NotComparable, type CutMaker, type CutReader, type Endpoint, type PassedTransactions, type Position, type ReadLimits, type SourceCut } from "../../src/core/index.ts";
 import { connect, sqlState } from "./connection.ts";
 import { PostgresCutReader } from "./digest.ts";
 import { lsnToBigInt } from "./lsn.ts";
@@ -138,6 +138,84 @@ export class StandbyCut implements CutMaker {
       await sleep(2);
     }
   }
+}
+
+/** What a snapshot does not show, as PostgreSQL writes it: `next:…`. 64-bit transaction numbers. */
+export interface RunningSnapshot {
+  /** No transaction from this one on is shown. */
+  readonly next: bigint;
+  /** Earlier ones that are not shown. */
+  readonly running: readonly bigint[];
+}
+
+/** Reads `pg_current_snapshot()`: `xmin:xmax:xip,xip`. */
+export function runningSnapshot(text: string): RunningSnapshot {
+  const [, next, running] = text.split(":");
+  return { next: BigInt(next!), running: running === "" ? [] : running!.split(",").map(BigInt) };
+}
+
+/** What the mirror knows of transactions: those it has come past, and which cannot have ended before it was connected. */
+export interface KnownTransactions {
+  readonly passed: PassedTransactions;
+  readonly since: bigint;
+}
+
+/**
+ * A snapshot that waits for nobody. It shows everything that the mirror has come past, and nothing of what ends behind it;
+ * what lies between is left out by whoever compares.
+ */
+export class SlotFreeCut implements CutMaker {
+  private readonly reader: pg.Client;
+  private readonly limits: ReadLimits;
+  private readonly version: number;
+  private readonly known: KnownTransactions;
+  private taken = false;
+
+  private constructor(reader: pg.Client, version: number, limits: ReadLimits, known: KnownTransactions) {
+    this.reader = reader;
+    this.version = version;
+    this.limits = limits;
+    this.known = known;
+  }
+
+  static async prepare(endpoint: Endpoint, name: string, limits: ReadLimits, known: KnownTransactions): Promise<SlotFreeCut> {
+    const reader = await connect(endpoint, { application: `${name} compare`, settings: readerSettings(limits) });
+    return new SlotFreeCut(reader, await versionOf(reader), limits, known);
+  }
+
+  async take(timeout: number): Promise<SourceCut> {
+    await this.snapshotBehindThePassed(Date.now() + timeout);
+    const { rows } = await this.reader.query<{ lsn: string }>("SELECT pg_current_wal_insert_lsn()::text AS lsn");
+    this.taken = true;
+    return { position: rows[0]!.lsn as Position, by: "slot-free", reader: new PostgresCutReader("source", this.reader, this.version, this.limits) };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.taken) await this.reader.end().catch(() => undefined); // it was never read from
+  }
+
+  /** A commit is in the log, and may have been mirrored, a moment before snapshots show it; behind a synchronous standby a long moment. */
+  private async snapshotBehindThePassed(deadline: number): Promise<void> {
+    while (true) {
+      await this.reader.query(BEGIN);
+      const { rows } = await this.reader.query<{ s: string }>("SELECT pg_current_snapshot()::text AS s");
+      const snapshot = runningSnapshot(rows[0]!.s);
+      if (snapshot.running.some((number) => number < this.known.since)) {
+        throw new NotComparable("a transaction that was writing on the source before the mirror was connected has not ended");
+      }
+      if (!this.known.passed.some((number) => isHidden(snapshot, number))) return;
+      await this.reader.query("ROLLBACK");
+      if (Date.now() > deadline) throw new NotComparable("a transaction that the mirror has applied is not visible on the source yet: does it wait for a synchronous standby?");
+      await sleep(2);
+    }
+  }
+}
+
+/** `number` are the low 32 bits: those of the number that is nearest to the snapshot. */
+function isHidden({ next, running }: RunningSnapshot, number: number): boolean {
+  const distance = (number - Number(next & 0xffff_ffffn)) | 0;
+  if (distance >= 0) return true;
+  return running.length > 0 && running.includes(next + BigInt(distance));
 }
 
 /** The first read comes late enough for everything that was decoded to be visible. */

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import {
   EARLIER, LATER, NO_LANES, UNDATED, addLanes, mergeTotals,
-  type BusinessDays, type ComparedClass, type CutReader, type DayCount, type Lanes, type MoneyTotal, type ReadLimits, type RowDigest, type RowText, type Side,
+  type BusinessDays, type ComparedClass, type CutReader, type DayCount, type Lanes, type LeftOut, type MoneyTotal, type ReadLimits, type RowDigest, type RowText, type Side,
   type SliceKind, type Totals, type TotalsRequest,
 } from "../../src/core/index.ts";
 import { project, sliceKindOf, type Projection } from "./canonical.ts";
@@ -23,12 +23,18 @@ export class PostgresCutReader implements CutReader {
   private readonly limits: ReadLimits;
   private readonly versionNumber: number;
   private readonly projections = new Map<ComparedClass, Projection>();
+  private leftOut: LeftOut = new Map();
 
   constructor(side: Side, client: pg.Client, versionNumber: number, limits: ReadLimits) {
     this.side = side;
     this.client = client;
     this.versionNumber = versionNumber;
     this.limits = limits;
+  }
+
+  leaveOut(slices: LeftOut): void {
+    this.leftOut = slices;
+    this.projections.clear();
   }
 
   sliceKind(compared: ComparedClass): SliceKind {
@@ -155,7 +161,7 @@ export class PostgresCutReader implements CutReader {
 
   private project(compared: ComparedClass): Projection {
     let projection = this.projections.get(compared);
-    if (projection === undefined) this.projections.set(compared, (projection = project(this.side, compared)));
+    if (projection === undefined) this.projections.set(compared, (projection = withoutSlices(project(this.side, compared), this.leftOut.get(compared.cls.name) ?? [])));
     return projection;
   }
 
@@ -198,6 +204,14 @@ export class PostgresCutReader implements CutReader {
 }
 
 // ---------------------------------------------------------------- pieces of SQL
+
+function withoutSlices(projection: Projection, slices: readonly string[]): Projection {
+  if (slices.length === 0) return projection;
+  const { kind, column } = projection.slice;
+  const [type, slice] = kind === "integer" ? ["bigint", `(${column}::bigint >> 5)`] : ["text", `left(replace(${column}::text, '-', ''), 12)`];
+  const elsewhere = `NOT EXISTS (SELECT FROM unnest('{${slices.join(",")}}'::${type}[]) AS absent (slice) WHERE absent.slice = ${slice})`;
+  return { ...projection, condition: projection.condition === null ? elsewhere : `(${projection.condition}) AND ${elsewhere}` };
+}
 
 function from(projection: Projection, piece: string | null, more: string | null = null): string {
   const conditions = [projection.condition, piece, more].filter((condition) => condition !== null);

@@ -82,6 +82,10 @@ class PgBlock implements ChangeBlock {
     return Number((this.buffer.readBigInt64BE(at) + EPOCH_2000) / 1000n);
   }
 
+  transactionNumber(entry: number): number {
+    return this.buffer.readUInt32BE(this.words[entry * ENTRY_WORDS + 3]! + 8);
+  }
+
   mark(entry: number): string {
     const at = this.words[entry * ENTRY_WORDS + 3]!;
     return this.buffer.toString("utf8", at + 4, at + 4 + this.buffer.readInt32BE(at));

@@ -3,11 +3,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import {
   DualrunError,
-  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type Position, type ReadLimits, type RecordClass, type SchemaTrigger, type Scratch,
+  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type PassedTransactions, type Position, type ReadLimits, type RecordClass, type SchemaTrigger, type Scratch,
   type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
 } from "../../src/core/index.ts";
 import { certificateExpiry, connect, connectPool, sqlState, withClient } from "./connection.ts";
-import { SlotCut, StandbyCut } from "./cut.ts";
+import { SlotCut, SlotFreeCut, StandbyCut, runningSnapshot, type RunningSnapshot } from "./cut.ts";
 import { installDdlTrigger, removeDdlTrigger } from "./ddl-trigger.ts";
 import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
@@ -19,6 +19,9 @@ import { openScratch } from "./scratch.ts";
 import { openPostgresSnapshot } from "./snapshot.ts";
 import { openPostgresStream } from "./stream.ts";
 
+/** Writers that end within this time are waited for. */
+const WRITER_PATIENCE_MS = 1_000;
+const WRITER_POLL_MS = 20;
 /** How long a slot may stay in use by a predecessor that was killed. */
 const SLOT_RELEASE_TRIES = 150;
 
@@ -32,6 +35,8 @@ export class PostgresSource implements Source {
   private readonly name: string;
   private readonly replica: Endpoint | null;
   private readonly client: pg.Pool;
+  /** The first transaction that cannot have ended before the stream was opened. */
+  private streamSince = 0n;
 
   constructor(endpoint: Endpoint, migration: string, replica: Endpoint | null, client: pg.Pool) {
     this.endpoint = endpoint;
@@ -98,13 +103,31 @@ export class PostgresSource implements Source {
     return `${now.systemid}/${now.timeline}`;
   }
 
-  openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream> {
+  async openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream> {
+    const { rows } = await this.client.query<{ number: string }>("SELECT pg_current_xact_id()::text AS number");
+    this.streamSince = BigInt(rows[0]!.number);
     return openPostgresStream(this.endpoint, { slot: this.name, publication: this.name, after, format, layouts, signal });
   }
 
-  async prepareCut(limits: ReadLimits): Promise<CutMaker> {
-    if (this.replica === null) return SlotCut.prepare(this.endpoint, this.client, this.name, limits);
-    return StandbyCut.prepare(this.replica, this.name, limits, () => this.mark("cut"));
+  async prepareCut(limits: ReadLimits, passed: PassedTransactions): Promise<CutMaker> {
+    if (this.replica !== null) return StandbyCut.prepare(this.replica, this.name, limits, () => this.mark("cut"));
+    if (await this.writersEnd()) return SlotCut.prepare(this.endpoint, this.client, this.name, limits);
+    return SlotFreeCut.prepare(this.endpoint, this.name, limits, { passed, since: this.streamSince });
+  }
+
+  /** Making a slot waits for every transaction that is writing: worth while where none of them writes for long. */
+  private async writersEnd(): Promise<boolean> {
+    let writing = (await this.snapshot()).running;
+    for (const deadline = Date.now() + WRITER_PATIENCE_MS; writing.length > 0 && Date.now() < deadline;) {
+      await sleep(WRITER_POLL_MS);
+      const now = new Set((await this.snapshot()).running);
+      writing = writing.filter((number) => now.has(number));
+    }
+    return writing.length === 0;
+  }
+
+  private async snapshot(): Promise<RunningSnapshot> {
+    return runningSnapshot((await this.client.query<{ s: string }>("SELECT pg_current_snapshot()::text AS s")).rows[0]!.s);
   }
 
   scratch(limits: ReadLimits): Promise<Scratch> {

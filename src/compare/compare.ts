@@ -8,7 +8,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   MOST_SLICES, NotComparable, SHARES, asDualrunError, sameLanes, worstVerdict,
-  type BusinessDays, type ClassComparison, type ComparedClass, type ComparisonDocument, type CutReader, type Position, type ReadLimits, type RowDifference, type Totals, type Verdict,
+  type BusinessDays, type ClassComparison, type ComparedClass, type ComparisonDocument, type CutReader, type CutWay, type LeftOut, type Position, type ReadLimits, type RowDifference, type Totals, type Verdict,
 } from "../core/index.ts";
 import { oldestProof, type Breaks, type Comparisons, type Proofs, type TouchMarks, type TouchedSlices } from "../state/index.ts";
 import { businessDays } from "./days.ts";
@@ -18,9 +18,10 @@ import { MOST_DIFFERENCES, describe, locate, persisting, type Located } from "./
 /** Both sides at one logical moment, as the mirror gives it. */
 export interface Cut {
   readonly position: Position;
-  readonly by: "slot" | "standby";
+  readonly by: CutWay;
   readonly at: Date;
   readonly generation: bigint;
+  readonly leftOut: LeftOut;
   readonly source: CutReader;
   readonly target: CutReader;
   readonly holdMs: number;
@@ -167,6 +168,7 @@ class Comparison {
 
   private async confirm(cut: Cut, compared: ComparedClass, first: Located): Promise<ClassComparison> {
     const result = await this.look(cut, compared, true);
+    if (result.verdict === "in_sync" && result.leftOut > 0) return { ...result, verdict: "in_flight", note: `differed at one cut; at the next, ${result.note}` };
     if (result.verdict === "in_sync") {
       return { ...result, note: "differed at one cut and agreed at the next", differences: { ...result.differences, healed: first.suspects.length } };
     }
@@ -190,9 +192,10 @@ class Comparison {
     const started = performance.now();
     const { marks, proofs } = this.options.memory;
     const name = compared.cls.name;
+    const leftOut = leftOutOf(cut, name);
     const [touched, proven] = await Promise.all([marks.upTo(name, cut.generation), proofs.of(name)]);
     const shares = this.sharesToRead(compared, cut, touched, proven, full);
-    const slices = shares === "all" ? [] : touched.slices ?? [];
+    const slices = shares === "all" ? [] : without(touched.slices ?? [], leftOut);
     const request = { days: this.daysOf(compared), shares };
     const [[source, sourceSlices], [target, targetSlices]] = await Promise.all([cut.source, cut.target].map(async (reader) => [
       await reader.totals(compared, request), await reader.slices(compared, slices),
@@ -200,11 +203,11 @@ class Comparison {
     const agree = totalsAgree(source, target) && sameLanes(sourceSlices, targetSlices);
     const at = cut.at.toISOString();
     if (agree) {
-      await proofs.record(name, shares === "all" ? ALL_SHARES : shares, at);
-      await marks.forget(name, cut.generation, touched.upTo);
+      if (leftOut.length === 0) await proofs.record(name, shares === "all" ? ALL_SHARES : shares, at);
+      await marks.forget(name, cut.generation, touched.upTo, leftOut);
     }
     return {
-      class: name, verdict: agree ? "in_sync" : "in_flight", note: null, position: cut.position, at,
+      class: name, verdict: agree ? "in_sync" : "in_flight", note: leftOutNote(leftOut), leftOut: leftOut.length, position: cut.position, at,
       sourceRows: source.count.toString(), targetRows: target.count.toString(), difference: (target.count - source.count).toString(),
       money: compareMoney(source, target), days: compareDays(source, target),
       hashedRows: (source.lanes.count + sourceSlices.count).toString(),
@@ -272,12 +275,30 @@ class Comparison {
 }
 
 const ALL_SHARES: readonly number[] = Array.from({ length: SHARES }, (_, i) => i);
+/** Throws where the class was written everywhere, or where its rows cannot be told apart by slices. */
+function leftOutOf({ leftOut }: Cut, name: string): readonly string[] {
+  const slices = leftOut.get(name);
+  if (slices === null) throw new NotComparable("beside a transaction that did not end, this class was being written and cannot be read in part");
+  return slices ?? [];
+}
+
+function leftOutNote(slices: readonly string[]): string | null {
+  if (slices.length === 0) return null;
+  return `a transaction on the source did not end: rows beside those that were being written at that moment (${slices.length} slices of the key) were left out, and are read again next time`;
+}
+
+function without(slices: readonly string[], leftOut: readonly string[]): readonly string[] {
+  if (leftOut.length === 0) return slices;
+  const absent = new Set(leftOut);
+  return slices.filter((slice) => !absent.has(slice));
+}
+
 const NO_DIFFERENCES = { missing: 0, extra: 0, mismatched: 0, healed: 0, complete: true } as const;
 
 function notComparable(name: string, reason: string): ClassComparison {
   return {
     class: name, verdict: "not_comparable", note: reason, position: null, at: null, sourceRows: null, targetRows: null, difference: null, money: [], days: [],
-    hashedRows: "0", provenSince: null, differences: NO_DIFFERENCES, rows: [], seconds: 0,
+    hashedRows: "0", provenSince: null, leftOut: 0, differences: NO_DIFFERENCES, rows: [], seconds: 0,
   };
 }
 

@@ -16,7 +16,8 @@ export interface Differences {
 
 export async function differencesAt(cut: Cut, compared: ComparedClass, limit: number): Promise<Differences> {
   const { suspects, complete } = await locate(cut, compared);
-  return { rows: await describe(cut, compared, suspects.slice(0, limit)), total: suspects.reduce((sum, { times }) => sum + times, 0), complete };
+  const total = suspects.reduce((sum, { times }) => sum + times, 0);
+  return { rows: await describe(cut, compared, suspects.slice(0, limit)), total, complete: complete && !cut.leftOut.has(compared.cls.name) };
 }
 
 /** With the values of both sides, sensitive ones as a hash with `maskKey`. */

@@ -16,6 +16,13 @@ export interface ComparedClass {
   readonly target: TableFacts;
 }
 
+/** How the source's moment was had: by a slot's exported snapshot, on a standby that was paused, or by a plain snapshot beside writers that do not end. */
+export const CUT_WAYS = ["slot", "standby", "slot-free"] as const;
+export type CutWay = (typeof CUT_WAYS)[number];
+
+/** Slices by class whose rows a cut does not show at one moment; null: the whole class. A class that is absent is shown whole. */
+export type LeftOut = ReadonlyMap<string, readonly string[] | null>;
+
 /** How a class's key space is divided, see slices.ts. */
 export type SliceKind = "integer" | "uuid" | "whole";
 
@@ -107,6 +114,8 @@ export interface ReadLimits {
 export interface CutReader extends AsyncDisposable {
   readonly side: Side;
   sliceKind(compared: ComparedClass): SliceKind;
+  /** From here on rows of these slices count as not there. To be called before anything is read. */
+  leaveOut(slices: LeftOut): void;
   totals(compared: ComparedClass, request: TotalsRequest): Promise<Totals>;
   /** Lanes over the rows of some slices, by the key's index. */
   slices(compared: ComparedClass, slices: readonly string[]): Promise<Lanes>;
@@ -123,8 +132,7 @@ export interface CutReader extends AsyncDisposable {
 /** One logical moment on the source. */
 export interface SourceCut {
   readonly position: Position;
-  /** How the moment was had: by a slot, or on a standby that was paused. */
-  readonly by: "slot" | "standby";
+  readonly by: CutWay;
   readonly reader: CutReader;
 }
 
@@ -227,6 +235,8 @@ export interface ClassComparison {
   readonly hashedRows: string;
   /** When the part that was proven longest ago was proven; null: never. */
   readonly provenSince: string | null;
+  /** Slices whose rows were being written at the moment of a cut without a slot: they were not looked at, and stay marked. */
+  readonly leftOut: number;
   readonly differences: { readonly missing: number; readonly extra: number; readonly mismatched: number; readonly healed: number; readonly complete: boolean };
   readonly rows: readonly RowDifference[];
   readonly seconds: number;
@@ -279,7 +289,7 @@ export interface ComparisonDocument {
   readonly finishedAt: string | null;
   readonly position: string | null;
   readonly cutAt: string | null;
-  readonly cutBy: "slot" | "standby" | null;
+  readonly cutBy: CutWay | null;
   /** Milliseconds for which the applier was held. */
   readonly holdMs: number | null;
   readonly seconds: number;

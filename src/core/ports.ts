@@ -53,6 +53,8 @@ export interface ChangeBlock {
   position(entry: number): Position;
   /** Milliseconds since 1970, for begin and commit. */
   committedAt(entry: number): number;
+  /** For begin: the number by which the source's snapshots know the transaction, 32 bits; 0 where there is none. */
+  transactionNumber(entry: number): number;
   /** For mark: what was written. */
   mark(entry: number): string;
   schemaChange(entry: number): SchemaChange;
@@ -135,8 +137,8 @@ export interface Source extends AsyncDisposable {
   /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from. Returns the source's present identity. */
   resumeCheck(checkpoint: Checkpoint): Promise<string>;
   openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream>;
-  /** Connects what a cut needs, so that taking it is quick. */
-  prepareCut(limits: ReadLimits): Promise<CutMaker>;
+  /** Connects what a cut needs, so that taking it is quick. `passed` are the transactions that the mirror has come past. */
+  prepareCut(limits: ReadLimits, passed: PassedTransactions): Promise<CutMaker>;
   /** For the self-test. */
   scratch(limits: ReadLimits): Promise<Scratch>;
   streamHealth(): Promise<StreamHealth>;
@@ -148,6 +150,22 @@ export interface Source extends AsyncDisposable {
   /** Removes slot, publication and what else was made on the source. */
   tearDown(): Promise<void>;
 }
+
+/** The latest transactions that a stream has come past, by number: a snapshot that does not show one of them is too early for a cut. */
+export class PassedTransactions {
+  private readonly ring = new Uint32Array(PASSED_KEPT);
+  private count = 0;
+
+  add(number: number): void {
+    this.ring[this.count++ % PASSED_KEPT] = number;
+  }
+
+  some(condition: (number: number) => boolean): boolean {
+    return this.ring.subarray(0, Math.min(this.count, PASSED_KEPT)).some(condition);
+  }
+}
+
+const PASSED_KEPT = 1 << 16;
 
 /** Takes one cut. Disposing it does not end a cut that was taken. */
 export interface CutMaker extends AsyncDisposable {

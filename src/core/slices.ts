@@ -6,7 +6,7 @@
  * rows of a slice by their index. Classes with another kind of key are one slice: they are read whole when touched.
  */
 import type { ClassChanges } from "./changes.ts";
-import type { SliceKind } from "./comparison.ts";
+import type { LeftOut, SliceKind } from "./comparison.ts";
 import type { ClassBatch, TouchRecord, ValueFormat } from "./ports.ts";
 import type { RecordClass } from "./words.ts";
 
@@ -20,6 +20,7 @@ export class TouchLedger {
   private readonly kinds: ReadonlyMap<string, SliceKind>;
   private readonly seen = new Map<string, Set<string> | null>();
   private fresh = new Map<string, string[] | null>();
+  private watched: Map<string, Set<string> | null> | null = null;
   private readonly integer: (bytes: Buffer, at: number) => string | number;
   private readonly uuid: (bytes: Buffer, at: number) => string;
   private now: bigint;
@@ -43,9 +44,20 @@ export class TouchLedger {
     return this.now++;
   }
 
+  /** From here on what is touched is kept apart as well, until `watchedSlices` takes it. To be called while the pipeline is held. */
+  watch(): void {
+    this.watched = new Map();
+  }
+
+  watchedSlices(): LeftOut {
+    const { watched } = this;
+    this.watched = null;
+    return new Map([...(watched ?? [])].map(([name, slices]) => [name, slices === null ? null : [...slices]]));
+  }
+
   note(classes: readonly ClassBatch[]): void {
     for (const { cls, changes } of classes) {
-      if (this.seen.get(cls.name) === null) continue;
+      if (this.seen.get(cls.name) === null && (this.watched === null || this.watched.get(cls.name) === null)) continue;
       const kind = this.kinds.get(cls.name);
       if (kind === "integer") this.noteKeys(cls, changes, this.integer);
       else if (kind === "uuid") this.noteKeys(cls, changes, this.uuid);
@@ -65,6 +77,11 @@ export class TouchLedger {
   }
 
   noteWhole(cls: RecordClass): void {
+    this.watched?.set(cls.name, null);
+    this.markWhole(cls);
+  }
+
+  private markWhole(cls: RecordClass): void {
     if (this.seen.get(cls.name) === null) return;
     this.seen.set(cls.name, null);
     this.fresh.set(cls.name, null);
@@ -79,20 +96,25 @@ export class TouchLedger {
   }
 
   private add(cls: RecordClass, slice: string | number): void {
-    let seen = this.seen.get(cls.name);
-    if (seen === null) return;
-    if (seen === undefined) this.seen.set(cls.name, (seen = new Set()));
     const name = String(slice);
-    if (seen.has(name)) return;
-    if (seen.size >= MOST_SLICES) {
-      this.noteWhole(cls);
-      return;
-    }
-    seen.add(name);
+    if (this.watched !== null && addTo(this.watched, cls.name, name) === "full") this.watched.set(cls.name, null);
+    const added = addTo(this.seen, cls.name, name);
+    if (added === "full") this.markWhole(cls);
+    if (added !== "new") return;
     const fresh = this.fresh.get(cls.name);
     if (fresh === undefined) this.fresh.set(cls.name, [name]);
     else fresh?.push(name);
   }
+}
+
+function addTo(sets: Map<string, Set<string> | null>, className: string, slice: string): "new" | "known" | "full" {
+  let slices = sets.get(className);
+  if (slices === null) return "known";
+  if (slices === undefined) sets.set(className, (slices = new Set()));
+  if (slices.has(slice)) return "known";
+  if (slices.size >= MOST_SLICES) return "full";
+  slices.add(slice);
+  return "new";
 }
 
 /** Values stand in a row as an int32 length and their bytes. */

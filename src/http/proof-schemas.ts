@@ -1,7 +1,7 @@
 /** The proof's documents as schemas, for /openapi.json. The types are core's: the compiler holds both together. */
 import { z } from "zod";
 import {
-  BREAK_CATEGORIES, PLANTED_ERRORS, VERDICTS,
+  BREAK_CATEGORIES, CUT_WAYS, PLANTED_ERRORS, VERDICTS,
   type BreakDocument, type ClassComparison, type ComparisonDocument, type DayComparison, type DiffDocument, type DiffRow, type MoneyComparison, type RepairDocument,
   type RowDifference, type SelfTestDocument, type SpecialCounts,
 } from "../core/index.ts";
@@ -40,6 +40,7 @@ const classComparison: z.ZodType<ClassComparison> = z.looseObject({
   class: z.string(), verdict, note: z.string().nullable(), position: z.string().nullable(), at: time("The moment that was compared.").nullable(),
   sourceRows: digits("Rows on the source.").nullable(), targetRows: digits("Rows on the target.").nullable(), difference: digits("Target less source.").nullable(),
   money: z.array(money), days: z.array(day), hashedRows: digits("Rows whose every value was compared."), provenSince: time("When the part whose proof is oldest was proven.").nullable(),
+  leftOut: z.number().int().describe("Parts of the key space that were being written at a cut without a slot, and were not looked at."),
   differences: z.looseObject({ missing: z.number(), extra: z.number(), mismatched: z.number(), healed: z.number(), complete: z.boolean() }),
   rows: z.array(rowDifference).describe("Without their values; keys only for operators."), seconds: z.number(),
 } satisfies Shape<ClassComparison>).meta({ id: "ClassComparison" });
@@ -47,7 +48,7 @@ const classComparison: z.ZodType<ClassComparison> = z.looseObject({
 export const comparisonSchema: z.ZodType<ComparisonDocument> = z.looseObject({
   id: z.string(), kind: z.enum(["scheduled", "daily", "manual", "cutover", "selftest"]), full: z.boolean(), whole: z.boolean().describe("Every class was asked for."),
   startedAt: time("When it began."), finishedAt: time("When it ended.").nullable(), position: z.string().nullable(), cutAt: time("The moment that was compared.").nullable(),
-  cutBy: z.enum(["slot", "standby"]).nullable(), holdMs: z.number().nullable().describe("For how long nothing was applied because of it."), seconds: z.number(), verdict,
+  cutBy: z.enum(CUT_WAYS).nullable().describe("slot-free: beside a transaction on the source that did not end."), holdMs: z.number().nullable().describe("For how long nothing was applied because of it."), seconds: z.number(), verdict,
   classes: z.array(classComparison),
 } satisfies Shape<ComparisonDocument>).meta({ id: "Comparison" });
 

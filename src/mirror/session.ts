@@ -6,7 +6,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   CopyAfresh, DualrunError, NotComparable, streamFormat, tableKey,
-  type AgreedClass, type Agreement, type ChangeStream, type Checkpoint, type Chunk, type ChunkMark, type CutMaker, type CutReader, type Position, type ReadLimits,
+  type AgreedClass, type Agreement, type ChangeStream, type Checkpoint, type Chunk, type ChunkMark, type CutMaker, type CutReader, type CutWay, type LeftOut, type Position, type ReadLimits,
   type RecordClass, type Snapshot, type Source, type SourceCut, type StreamTable, type TableName, type Target, type TouchLedger,
 } from "../core/index.ts";
 import { Pipeline, compileMapping, type AppliedBatch, type Hold, type Mapping, type SchemaHalt } from "../pipeline/index.ts";
@@ -38,10 +38,12 @@ export interface CutTimeouts {
 /** Both sides at one logical moment. Whoever has it disposes both readers. */
 export interface ExactCut {
   readonly position: Position;
-  readonly by: "slot" | "standby";
+  readonly by: CutWay;
   readonly at: Date;
   /** Marks of this generation and before belong to the cut. */
   readonly generation: bigint;
+  /** What the readers do not show: it was being written while a plain snapshot was taken. */
+  readonly leftOut: LeftOut;
   readonly source: CutReader;
   readonly target: CutReader;
   /** For how long nothing was applied because of the cut. */
@@ -64,6 +66,7 @@ export interface SessionOptions {
   readonly signal: AbortSignal;
 }
 
+const NOTHING: LeftOut = new Map();
 const POLL_MS = 2_000;
 /** How long everything may stand still while the source makes a later snapshot: it waits for every transaction that is writing. */
 const SNAPSHOT_PATIENCE_MS = 3_000;
@@ -353,7 +356,7 @@ export class MirrorSession {
     if (this.tolerant.size > 0) throw new NotComparable("the copy is not complete");
     return this.oneHoldAtATime(async () => {
       await using stack = new AsyncDisposableStack();
-      const maker = stack.use(await this.options.source.prepareCut(limits));
+      const maker = stack.use(await this.options.source.prepareCut(limits, pipeline.passed));
       const target = await this.options.target.prepareCutReader(limits);
       stack.use(target.reader);
       const result = await this.heldCut(pipeline, maker, target, timeouts, work);
@@ -370,6 +373,7 @@ export class MirrorSession {
     const since = performance.now();
     let taken: SourceCut;
     let reached: Promise<Hold>;
+    this.options.ledger.watch();
     try {
       taken = await maker.take(timeouts.hold);
       reached = this.holdWithin(pipeline, taken.position, timeouts.cut);
@@ -384,8 +388,9 @@ export class MirrorSession {
       try {
         await target.snapshot();
         const generation = this.options.ledger.rotate();
+        const leftOut = this.leaveOut(taken, target.reader);
         return await work({
-          position: taken.position, by: taken.by, at: new Date(), generation, source: taken.reader, target: target.reader,
+          position: taken.position, by: taken.by, at: new Date(), generation, leftOut, source: taken.reader, target: target.reader,
           holdMs: firstHold + performance.now() - heldSince, waitMs: heldSince - since - firstHold,
         }, hold.checkpoint);
       } finally {
@@ -395,6 +400,15 @@ export class MirrorSession {
       await taken.reader[Symbol.asyncDispose]();
       throw error;
     }
+  }
+
+  /** What was written between the ceiling and a plain snapshot's place may be on either side of it: neither reader shows it. */
+  private leaveOut(taken: SourceCut, target: CutReader): LeftOut {
+    const watched = this.options.ledger.watchedSlices();
+    if (taken.by !== "slot-free") return NOTHING;
+    taken.reader.leaveOut(watched);
+    target.leaveOut(watched);
+    return watched;
   }
 
   private async holdWithin(pipeline: Pipeline, position: Position | null, timeout: number): Promise<Hold> {

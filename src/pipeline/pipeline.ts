@@ -5,7 +5,7 @@
  * a transaction that does not fit in memory is handed over piece by piece into one target transaction.
  */
 import {
-  DualrunError, ENTRY, ENTRY_WORDS, OP, failpoint, tableKey,
+  DualrunError, ENTRY, ENTRY_WORDS, OP, PassedTransactions, failpoint, tableKey,
   type ChangeBlock, type ChangeStream, type Checkpoint, type Position, type Positions, type RecordClass,
   type SchemaChange, type StreamTable, type TableName, type Target, type TargetTransaction, type TouchLedger, type ValueFormat, type WriteOptions, type WriteResult,
 } from "../core/index.ts";
@@ -89,6 +89,8 @@ interface Barrier {
 }
 
 export class Pipeline {
+  /** Everything that this stream has come past. */
+  readonly passed = new PassedTransactions();
   private readonly options: PipelineOptions;
   private readonly mappings: (readonly Mapping[])[] = [];
   private checkpoint: Checkpoint;
@@ -220,6 +222,7 @@ export class Pipeline {
       if (haltBefore !== null && !this.isBefore(commitStart, haltBefore.position)) await this.halt(haltBefore.change, haltBefore.position);
       await this.holdFrom(commitStart);
     }
+    this.passed.add(block.transactionNumber(entry));
     this.inTransaction = true;
     this.rowsOfTransaction = 0;
     this.begun = { block, entry };

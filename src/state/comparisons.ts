@@ -50,7 +50,11 @@ export class TouchMarks {
     };
   }
 
-  async forget(className: string, generation: bigint, upTo: string): Promise<void> {
+  /** `kept` slices stay marked. */
+  async forget(className: string, generation: bigint, upTo: string, kept: readonly string[]): Promise<void> {
+    if (kept.length > 0) {
+      await this.sql("INSERT INTO dualrun.touched (stream, class, generation, position, slices) SELECT $1, $2, $3, max(position), $4::text[] FROM dualrun.touched WHERE stream = $1 AND class = $2", [this.stream, className, generation.toString(), kept]);
+    }
     await this.sql("DELETE FROM dualrun.touched WHERE stream = $1 AND class = $2 AND generation <= $3 AND id <= $4", [this.stream, className, generation.toString(), upTo]);
   }
 }
@@ -148,10 +152,11 @@ export class Comparisons {
     return rows.map((row) => ({ ...(JSON.parse(String(row["head"])) as ComparisonDocument), id: String(row["id"]), classes: row["class"] === null ? [] : [JSON.parse(String(row["class"])) as ClassComparison] }));
   }
 
-  /** The latest comparison of all classes that was made at a cut, with them; empty when there is none. */
+  /** The latest comparison of all rows of all classes that was made at a cut, with them; empty when there is none. */
   async latestWhole(): Promise<ComparisonDocument[]> {
     const rows = await this.sql(
       `SELECT c.id FROM dualrun.comparisons AS c WHERE c.stream = $1 AND c.finished_at IS NOT NULL AND c.document::jsonb ->> 'cutAt' IS NOT NULL AND c.document::jsonb ->> 'whole' = 'true'
+         AND NOT EXISTS (SELECT FROM dualrun.comparison_classes AS k WHERE k.stream = c.stream AND k.id = c.id AND (k.document::jsonb ->> 'leftOut')::int > 0)
        ORDER BY c.id DESC LIMIT 1`, [this.stream]);
     const found = rows[0] === undefined ? null : await this.find(String(rows[0]["id"]));
     return found === null ? [] : [found];

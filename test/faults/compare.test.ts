@@ -110,6 +110,34 @@ test(`${COMPARISONS} comparisons beside ${WRITERS} writers, seed ${SEED}`, { tim
   expect(written).toBeGreaterThan(100);
 });
 
+test(`comparisons beside ${WRITERS} writers and a transaction that does not end, seed ${SEED}`, { timeout: 1_800_000 }, async (context) => {
+  const { mirror, end } = await busy(context);
+  await using _ = mirror;
+  const { proof } = mirror.daemon.control;
+  await mirror.source.query(`BEGIN; UPDATE ledger SET note = 'does not end' WHERE id = ${STILL + 1}`);
+  const seen = { rounds: Math.ceil(COMPARISONS / 2), leftOut: 0, proven: 0, planted: 0 };
+  for (let i = 0; i < seen.rounds; i++) {
+    const document = await proof.compare(null, i % 3 === 0);
+    expect(document.cutBy).toBe("slot-free");
+    const wrong = document.classes.filter(({ verdict, differences }) => ["confirmed_out_of_sync", "in_flight"].includes(verdict) || differences.healed > 0);
+    expect(wrong, `comparison ${i}, seed ${SEED}`).toEqual([]);
+    seen.leftOut += document.classes.reduce((sum, { leftOut }) => sum + leftOut, 0);
+    seen.proven += document.classes.filter(({ verdict }) => verdict === "in_sync").length;
+    const id = STILL + 100 + 2 * i;
+    await mirror.target.query("UPDATE ledger SET amount = amount + 0.01 WHERE id = $1", [id]);
+    const found = (await proof.compare("ledger", true)).classes[0]!;
+    expect([found.verdict, found.rows.map(({ keyHash: hash }) => hash)], `planted ${id}, seed ${SEED}, ${found.note}`).toEqual(["confirmed_out_of_sync", [keyHash([String(id)])]]);
+    await mirror.target.query("UPDATE ledger SET amount = amount - 0.01 WHERE id = $1", [id]);
+    seen.planted += 1;
+  }
+  await mirror.source.query("ROLLBACK");
+  const written = await end();
+  console.log(`seed ${SEED}: ${seen.rounds} comparisons by plain snapshots beside ${WRITERS} writers (${written} transactions), ${seen.leftOut} slices left out, ${seen.proven} classes in sync, no false difference; ${seen.planted} planted differences found`);
+  expect(seen.leftOut).toBeGreaterThan(0);
+  expect(seen.proven).toBeGreaterThan(0);
+  expect((await proof.compare(null, true)).classes.map(({ verdict }) => verdict)).toEqual(CLASSES.map(() => "in_sync"));
+});
+
 interface Planted {
   readonly id: number;
   readonly kind: ClassComparison["rows"][number]["kind"];

@@ -165,11 +165,30 @@ describe("a comparison", () => {
     expect(result).toMatchObject({ passed: true, equalBefore: true });
   });
 
-  test("a writer that does not end is not waited for", async (context) => {
+  test("a writer that does not end is not waited for: the cut needs no slot", async (context) => {
+    await using mirror = await running(context, INVOICES, FILL, { classes: CLASSES, comparison: { every: "31d", holdTimeout: "300ms" } });
+    const { proof } = mirror.daemon.control;
+    await mirror.source.query("BEGIN; UPDATE invoices SET note = 'open' WHERE id = 1");
+    const beside = await proof.compare(null, false);
+    expect(beside.cutBy).toBe("slot-free");
+    expect(beside.holdMs).toBeLessThan(300);
+    expect(only(beside)).toMatchObject({ verdict: "in_sync", sourceRows: "5000", targetRows: "5000", note: null, leftOut: 0 });
+    await mirror.target.query("UPDATE invoices SET total = total + 0.01 WHERE id = 1");
+    expect(only(await proof.compare(null, true))).toMatchObject({ verdict: "confirmed_out_of_sync", rows: [{ columns: ["total"] }] });
+    await mirror.target.query("UPDATE invoices SET total = total - 0.01 WHERE id = 1");
+    await mirror.source.query("COMMIT");
+    const after = await proof.compare(null, true);
+    expect([after.cutBy, only(after).verdict]).toEqual(["slot", "in_sync"]);
+  });
+
+  test("a writer that began before the mirror was connected may have been mirrored already: nothing is compared", async (context) => {
     await using mirror = await running(context, INVOICES, FILL, { classes: CLASSES, comparison: { every: "31d", holdTimeout: "300ms" } });
     await mirror.source.query("BEGIN; UPDATE invoices SET note = 'open' WHERE id = 1");
+    await mirror.stop();
+    await mirror.start({ timeZone: "Pacific/Auckland", classes: CLASSES, comparison: { every: "31d", holdTimeout: "300ms" } });
+    await mirror.streaming();
     const blocked = await mirror.daemon.control.proof.compare(null, false);
-    expect(only(blocked)).toMatchObject({ verdict: "not_comparable", note: expect.stringContaining("did not end within 300 ms") });
+    expect(only(blocked)).toMatchObject({ verdict: "not_comparable", note: expect.stringContaining("before the mirror was connected") });
     await mirror.source.query("COMMIT");
     expect(only(await mirror.daemon.control.proof.compare(null, true)).verdict).toBe("in_sync");
   });
