@@ -12,6 +12,7 @@ COPY --from=packages /app/node_modules node_modules
 COPY package.json LICENSE ./
 COPY src src
 COPY connectors connectors
+COPY dashboards/RUNBOOK.md dashboards/
 COPY config/dualrun.schema.json config/
 USER 65532:65532
 EXPOSE 7070

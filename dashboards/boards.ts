@@ -1,6 +1,6 @@
 /** The four boards: may we cross, is it mirrored, is it equal, does the money agree. */
 import type { Dashboard } from "@grafana/grafana-foundation-sdk/dashboard";
-import { PICKED, board, curve, figure, heat, history, list, yesNo } from "./panels.ts";
+import { PICKED, PICKED_CLASS, board, curve, figure, heat, history, list, yesNo } from "./panels.ts";
 
 const one = (expr: string, legend = ""): { readonly expr: string; readonly legend: string } => ({ expr, legend });
 
@@ -50,23 +50,24 @@ const replication = board("dualrun-replication", "dualrun: replication", "The st
 
 const reconciliation = board("dualrun-reconciliation", "dualrun: reconciliation", "Counts, money and every value of both sides at one and the same moment, hour by hour.", [
   { title: "Proof", panels: [
-    history({ title: "Class by hour", about: "Green where the last comparison proved the class in sync.", runbook: "dualruncomparisonoutofsync" }, one(`min by (class) (dualrun_comparison_in_sync{${PICKED}})`, "{{class}}")),
-    list({ title: "Verdicts", about: "The verdict of each class's last comparison.", width: 12 }, one(`max by (class, verdict) (dualrun_comparison_verdict{${PICKED}}) == 1`, "{{class}}")),
-    list({ title: "Records side by side", about: "Records on both sides at the last cut.", width: 12 }, one(`max by (class, side) (dualrun_records{${PICKED}})`, "{{class}} {{side}}")),
+    history({ title: "Class by hour", about: "Green where the last comparison proved the class in sync.", runbook: "dualruncomparisonoutofsync" }, one(`min by (class) (dualrun_comparison_in_sync{${PICKED_CLASS}})`, "{{class}}")),
+    list({ title: "Verdicts", about: "The verdict of each class's last comparison.", width: 12 }, one(`max by (class, verdict) (dualrun_comparison_verdict{${PICKED_CLASS}}) == 1`, "{{class}}")),
+    list({ title: "Records side by side", about: "Records on both sides at the last cut.", width: 12 }, one(`max by (class, side) (dualrun_records{${PICKED_CLASS}})`, "{{class}} {{side}}")),
   ] },
   { title: "Figures", panels: [
-    curve({ title: "Records", about: "Records on the source at each cut.", unit: "short" }, one(`max by (class) (dualrun_records{${PICKED},side="source"})`, "{{class}}")),
-    curve({ title: "Difference in records", about: "Target less source: anything but zero is a confirmed difference, or one that is looked at again.", unit: "short", runbook: "dualruncomparisonoutofsync" }, one(`max by (class) (dualrun_records_difference{${PICKED}})`, "{{class}}")),
-    curve({ title: "Difference in money", about: "Target less source in units of each column's scale.", unit: "short", runbook: "dualruncomparisonoutofsync" }, one(`max by (class, column, currency) (dualrun_money_difference_minor_units{${PICKED}})`, "{{class}}.{{column}} {{currency}}")),
-    curve({ title: "Age of the oldest proof", about: "How long ago the part was compared by value whose proof is oldest.", unit: "s", runbook: "dualrunproofold" }, one(`max by (class) (dualrun_comparison_proof_age_seconds{${PICKED}})`, "{{class}}")),
+    curve({ title: "Records", about: "Records on the source at each cut.", unit: "short" }, one(`max by (class) (dualrun_records{${PICKED_CLASS},side="source"})`, "{{class}}")),
+    curve({ title: "Difference in records", about: "Target less source: anything but zero is a confirmed difference, or one that is looked at again.", unit: "short", runbook: "dualruncomparisonoutofsync" }, one(`max by (class) (dualrun_records_difference{${PICKED_CLASS}})`, "{{class}}")),
+    curve({ title: "Difference in money", about: "Target less source in units of each column's scale.", unit: "short", runbook: "dualruncomparisonoutofsync" }, one(`max by (class, column, currency) (dualrun_money_difference_minor_units{${PICKED_CLASS}})`, "{{class}}.{{column}} {{currency}}")),
+    curve({ title: "Age of the oldest proof", about: "How long ago the part was compared by value whose proof is oldest.", unit: "s", runbook: "dualrunproofold" }, one(`max by (class) (dualrun_comparison_proof_age_seconds{${PICKED_CLASS}})`, "{{class}}")),
   ] },
   { title: "What it costs", panels: [
     curve({ title: "Time per comparison", about: "Mean over ten minutes.", unit: "s" }, one(`rate(dualrun_comparison_duration_seconds_sum{${PICKED}}[10m]) / (rate(dualrun_comparison_duration_seconds_count{${PICKED}}[10m]) > 0)`, "mean")),
     heat({ title: "Applier held at the cut", about: "For how long nothing was applied because of an exact cut.", unit: "s" }, one(`sum by (le) (increase(dualrun_comparison_hold_seconds_bucket{${PICKED}}[10m]))`, "{{le}}")),
-    curve({ title: "Records read", about: "Records per second that comparisons read on each side.", unit: "cps" }, one(`sum by (side) (rate(dualrun_comparison_rows_read_total{${PICKED}}[10m]))`, "{{side}}")),
-    curve({ title: "Since the last comparison", about: "Seconds since each class was compared last.", unit: "s", runbook: "dualruncomparisonstale" }, one(`time() - max by (class) (dualrun_comparison_timestamp_seconds{${PICKED}})`, "{{class}}")),
+    heat({ title: "Until the mirror came to the cut", about: "How long the stream took from the source's moment to its own place, applying all the while: long behind a huge transaction.", unit: "s" }, one(`sum by (le) (increase(dualrun_comparison_wait_seconds_bucket{${PICKED}}[10m]))`, "{{le}}")),
+    curve({ title: "Records read", about: "Records per second that comparisons read on each side.", unit: "cps" }, one(`sum by (side) (rate(dualrun_comparison_rows_read_total{${PICKED_CLASS}}[10m]))`, "{{side}}")),
+    curve({ title: "Since the last comparison", about: "Seconds since each class was compared last.", unit: "s", runbook: "dualruncomparisonstale" }, one(`time() - max by (class) (dualrun_comparison_timestamp_seconds{${PICKED_CLASS}})`, "{{class}}")),
   ] },
-]);
+], true);
 
 const finance = board("dualrun-finance", "dualrun: finance", "Totals by currency on both sides, breaks by age, the streak of clean days. Figures are as near as a float comes; exact ones stand in the daily report.", [
   { title: "At a glance", panels: [

@@ -22,7 +22,7 @@ export interface PanelText {
   readonly title: string;
   /** What it shows, and what to do when it looks wrong. */
   readonly about: string;
-  /** Section of RUNBOOK.md. */
+  /** Section of RUNBOOK.md, which the console shows. */
   readonly runbook?: string;
   readonly unit?: string;
   readonly width?: number;
@@ -30,6 +30,12 @@ export interface PanelText {
 }
 
 type Panel = cog.Builder<dashboard.Panel>;
+
+/** The same, and by the class variable. */
+export const PICKED_CLASS = `${PICKED},class=~"$class"`;
+
+/** The console of a daemon, as the dashboards' variable says. */
+const CONSOLE = "${console}";
 
 const DATASOURCE = { type: "prometheus", uid: "${datasource}" };
 
@@ -53,7 +59,7 @@ interface AnyPanel<Self> {
 function dress<P extends AnyPanel<P>>(panel: P, text: PanelText, expressions: readonly Expression[], form: "series" | "table" = "series"): P {
   let dressed = panel.title(text.title).description(text.about).datasource(DATASOURCE).span(text.width ?? 8).height(text.height ?? 7);
   if (text.unit !== undefined) dressed = dressed.unit(text.unit);
-  if (text.runbook !== undefined) dressed = dressed.links([new dashboard.DashboardLinkBuilder("What to do").type(dashboard.DashboardLinkType.Link).url(`RUNBOOK.md#${text.runbook}`).targetBlank(true)]);
+  if (text.runbook !== undefined) dressed = dressed.links([new dashboard.DashboardLinkBuilder("What to do").type(dashboard.DashboardLinkType.Link).url(`${CONSOLE}/runbook#${text.runbook}`).targetBlank(true)]);
   for (const expression of expressions) dressed = dressed.withTarget(query(expression, form));
   return dressed;
 }
@@ -77,7 +83,7 @@ export function curve(text: PanelText, ...expressions: readonly Expression[]): P
 
 /** Classes by hour: green where proven. */
 export function history(text: PanelText, expression: Expression): Panel {
-  return dress(new statushistory.PanelBuilder(), { width: 24, height: 9, ...text }, [expression])
+  return dress(new statushistory.PanelBuilder().dataLinks([inConsole("/classes/${__field.labels.class}")]), { width: 24, height: 9, ...text }, [expression])
     .thresholds(steps([["red", null], ["green", 1]]))
     .mappings([{ type: dashboard.MappingType.ValueToText, options: { 0: { text: "not proven", index: 0 }, 1: { text: "in sync", index: 1 } } }]);
 }
@@ -88,24 +94,29 @@ export function heat(text: PanelText, expression: Expression): Panel {
 
 /** The latest values, one line per combination of labels. */
 export function list(text: PanelText, ...expressions: readonly Expression[]): Panel {
-  return dress(new table.PanelBuilder(), { width: 24, height: 9, ...text }, expressions, "table");
+  return dress(new table.PanelBuilder().dataLinks([inConsole("/classes/${__data.fields.class}")]), { width: 24, height: 9, ...text }, expressions, "table");
 }
 
 function steps(values: readonly (readonly [string, number | null])[]): dashboard.ThresholdsConfigBuilder {
   return new dashboard.ThresholdsConfigBuilder().mode(dashboard.ThresholdsMode.Absolute).steps(values.map(([color, value]) => ({ color, value })));
 }
 
+/** A link to a page of the console. */
+const inConsole = (url: string): dashboard.DashboardLinkBuilder => new dashboard.DashboardLinkBuilder("Rows and history in the console").type(dashboard.DashboardLinkType.Link).url(`${CONSOLE}${url}`).targetBlank(true);
+
 export interface Row {
   readonly title: string;
   readonly panels: readonly Panel[];
 }
 
-export function board(uid: string, title: string, about: string, rows: readonly Row[]): dashboard.Dashboard {
+export function board(uid: string, title: string, about: string, rows: readonly Row[], byClass = false): dashboard.Dashboard {
   let built = new dashboard.DashboardBuilder(title).uid(uid).description(about).tags(["dualrun"]).refresh("30s").time({ from: "now-6h", to: "now" }).timezone("browser").tooltip(dashboard.DashboardCursorSync.Crosshair)
     .withVariable(new dashboard.DatasourceVariableBuilder("datasource").label("Prometheus").type("prometheus"))
     .withVariable(variable("migration", "Migration", "label_values(dualrun_info, migration)"))
     .withVariable(variable("instance", "Instance", 'label_values(dualrun_info{migration=~"$migration"}, instance)'))
+    .withVariable(new dashboard.TextBoxVariableBuilder("console").label("Console").defaultValue("http://127.0.0.1:7070"))
     .link(new dashboard.DashboardLinkBuilder("dualrun").type(dashboard.DashboardLinkType.Dashboards).tags(["dualrun"]).asDropdown(true).keepTime(true).includeVars(true));
+  if (byClass) built = built.withVariable(variable("class", "Class", 'label_values(dualrun_comparison_in_sync{instance=~"$instance"}, class)'));
   for (const row of rows) {
     built = built.withRow(new dashboard.RowBuilder(row.title));
     for (const panel of row.panels) built = built.withPanel(panel);

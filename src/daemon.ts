@@ -120,6 +120,7 @@ class Daemon implements RunningDaemon, DaemonControl {
       onCut: (cut) => this.logger.debug({ position: cut.position, holdMs: cut.holdMs, waitMs: cut.waitMs, by: cut.by }, "exact cut"),
       onFinished: (document) => this.compared(document),
       onFailure: (error) => this.logger.warn({ err: asDualrunError(error).message }, "a comparison could not be made; the mirror goes on"),
+      isTransient: (error) => this.isTransient(error),
     });
     this.finance = new FinanceDesk({
       migration: config.migration, program: VERSION, zone: config.timeZone, bank: config.bank,
@@ -187,6 +188,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     this.agreement = begun ?? proposal.agreement;
     this.newTables = unmirrored(proposal.agreement, this.agreement);
     this.metrics = createMetrics({ version: VERSION, migration: stream, classes: this.agreement.classes.map(({ cls }) => cls.name), retainedBytesMax: this.config.safety.slotRetainedBytesMax });
+    this.metrics.proof.schedule(this.config.comparison);
     await this.lookAtCertificates({ source, target });
     this.held = await target.takeOver(stream);
     if (begun === null) await agreements.save(this.agreement);

@@ -64,6 +64,10 @@ configured("selftest", "plant known errors on classes of dualrun's own; each mus
 const breaks = configured("breaks", "confirmed differences that are open")
   .option("--all", "settled ones too")
   .action(async (options) => (await import("./commands/breaks.ts")).breaks(options));
+breaks.command("assign <id>").description("name who takes care of a break").exitOverride()
+  .requiredOption("--to <name>", "who")
+  .addHelpText("after", '\nExample:\n  dualrun breaks assign 3 --to ann -c dualrun.yaml')
+  .action(async (id: string, _options, command: Command) => (await import("./commands/breaks.ts")).assignBreak(id, command.optsWithGlobals()));
 breaks.command("resolve <id>").description("settle a break, with the reason").exitOverride()
   .requiredOption("--note <text>", "why; recorded").option("--as <resolution>", "explained, timing or repaired", "explained")
   .addHelpText("after", '\nExample:\n  dualrun breaks resolve 3 --note "the old system rounds twice" -c dualrun.yaml')

@@ -2,10 +2,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import {
-  EARLIER, LATER, NO_LANES, UNDATED, addLanes, mergeTotals,
+  EARLIER, LATER, NO_LANES, NotComparable, UNDATED, addLanes, mergeTotals,
   type BusinessDays, type ComparedClass, type CutReader, type DayCount, type Lanes, type LeftOut, type MoneyTotal, type ReadLimits, type RowDigest, type RowText, type Side,
   type SliceKind, type Totals, type TotalsRequest,
 } from "../../src/core/index.ts";
+import { sqlState } from "./connection.ts";
 import { project, sliceKindOf, type Projection } from "./canonical.ts";
 import { quoteIdent, quoteLiteral } from "./identifiers.ts";
 
@@ -174,7 +175,12 @@ export class PostgresCutReader implements CutReader {
   }
 
   protected async query(text: string, values: readonly unknown[] = []): Promise<Record<string, unknown>[]> {
-    return (await this.client.query<Record<string, unknown>>(text, [...values])).rows;
+    try {
+      return (await this.client.query<Record<string, unknown>>(text, [...values])).rows;
+    } catch (error) {
+      if (sqlState(error) !== "57014") throw error;
+      throw new NotComparable(`a statement on the ${this.side} took longer than comparison.statementTimeout (${this.limits.statementTimeout} ms), or was cancelled there`, { cause: error });
+    }
   }
 
   /** The whole table at once; under a throttle, ranges of pages with a pause after each. */

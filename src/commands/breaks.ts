@@ -25,9 +25,17 @@ export async function resolveBreak(id: string, options: ResolveOptions): Promise
   else print(breakText(document));
 }
 
+/** Names who takes care of a break. */
+export async function assignBreak(id: string, options: CommonOptions & { readonly to: string }): Promise<void> {
+  const document = await callDaemon<BreakDocument>(await configOf(options), "POST", `/breaks/${encodeURIComponent(id)}/owner`, { owner: options.to });
+  if (options.json === true) printJson(document);
+  else print(breakText(document));
+}
+
 function breakText(one: BreakDocument): string {
   const state = one.resolvedAt === null ? `open since ${one.openedAt}` : `${one.resolution} by ${one.resolvedBy} at ${one.resolvedAt}: ${one.note}`;
+  const owner = one.resolvedAt === null && one.owner !== null ? `, with ${one.owner}` : "";
   const clean = one.resolvedAt === null && one.cleanSince !== null ? `, not seen since ${one.cleanSince}` : "";
   const money = one.money.map(({ column, currency, difference }) => `, ${column} ${difference} ${currency ?? ""}`).join("");
-  return `${one.id.padStart(4)}  ${one.class}  ${one.category}, ${one.rows} rows${money}  ${state}${clean}`;
+  return `${one.id.padStart(4)}  ${one.class}  ${one.category}, ${one.rows} rows${money}  ${state}${owner}${clean}`;
 }

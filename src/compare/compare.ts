@@ -52,6 +52,8 @@ export interface CompareOptions {
   readonly classes: readonly ComparedClass[];
   readonly cut: (limits: ReadLimits, timeouts: { readonly hold: number; readonly cut: number }) => Promise<Cut>;
   readonly onCut?: (cut: Cut) => void;
+  /** The same work can succeed later. */
+  readonly isTransient: (error: unknown) => boolean;
 }
 
 export interface CompareRequest {
@@ -64,6 +66,7 @@ export interface CompareRequest {
 
 const CUT_TRIES = 3;
 const RECHECK_AFTER_MS = 1_000;
+const GO_ON_AFTER_MS = 3_000;
 const ROWS_KEPT = 1_000;
 
 /** Never throws for what goes wrong with a class: that makes it `not_comparable`. */
@@ -85,7 +88,9 @@ class Comparison {
   private readonly started = performance.now();
   private readonly results = new Map<string, ClassComparison>();
   private readonly days: Map<string, BusinessDays> = new Map();
-  private head: Pick<ComparisonDocument, "position" | "cutAt" | "cutBy" | "holdMs"> = { position: null, cutAt: null, cutBy: null, holdMs: null };
+  /** Classes that a lost connection has kept from being looked at. */
+  private readonly brokenOff = new Set<string>();
+  private head: Pick<ComparisonDocument, "position" | "cutAt" | "cutBy" | "holdMs" | "waitMs"> = { position: null, cutAt: null, cutBy: null, holdMs: null, waitMs: null };
 
   constructor(options: CompareOptions, request: CompareRequest) {
     this.options = options;
@@ -94,7 +99,8 @@ class Comparison {
 
   async run(): Promise<ComparisonDocument> {
     try {
-      const suspicious = await this.firstLook();
+      const suspicious = await this.firstLook(this.options.classes);
+      suspicious.push(...(await this.goOn()));
       if (suspicious.length > 0) await this.secondLook(suspicious);
     } catch (error) {
       this.failRest(reasonOf(error));
@@ -139,11 +145,11 @@ class Comparison {
     }
   }
 
-  private firstLook(): Promise<Suspicious[]> {
+  private firstLook(classes: readonly ComparedClass[]): Promise<Suspicious[]> {
     return this.atCut(async (cut) => {
-      this.head = { position: cut.position, cutAt: cut.at.toISOString(), cutBy: cut.by, holdMs: cut.holdMs };
+      if (this.head.position === null) this.head = { position: cut.position, cutAt: cut.at.toISOString(), cutBy: cut.by, holdMs: cut.holdMs, waitMs: cut.waitMs };
       const suspicious: Suspicious[] = [];
-      for (const compared of this.options.classes) {
+      for (const compared of classes) {
         const result = await this.guarded(compared, () => this.look(cut, compared, this.request.full));
         this.results.set(compared.cls.name, result);
         if (result.verdict !== "in_flight") continue;
@@ -152,6 +158,34 @@ class Comparison {
       }
       return suspicious;
     });
+  }
+
+  /** What a lost connection has kept from being looked at is looked at when there is one again, at a cut of its own; what is done stays done. */
+  private async goOn(): Promise<Suspicious[]> {
+    for (let attempt = 1; attempt < CUT_TRIES && this.brokenOff.size > 0; attempt++) {
+      await sleep(GO_ON_AFTER_MS);
+      const left = this.options.classes.filter(({ cls }) => this.brokenOff.delete(cls.name));
+      try {
+        const suspicious = await this.firstLook(left);
+        for (const { cls } of left) this.noteLater(cls.name);
+        return suspicious;
+      } catch (error) {
+        for (const { cls } of left) this.remember(cls.name, error);
+      }
+    }
+    return [];
+  }
+
+  private noteLater(name: string): void {
+    const result = this.results.get(name)!;
+    if (result.note === null) this.results.set(name, { ...result, note: "a connection was lost: looked at later, at a cut of its own" });
+  }
+
+  private remember(name: string, error: unknown): ClassComparison {
+    if (this.options.isTransient(error)) this.brokenOff.add(name);
+    const result = notComparable(name, reasonOf(error));
+    this.results.set(name, result);
+    return result;
   }
 
   /** At a later moment, whole: only what differs at both cuts is confirmed. */
@@ -248,7 +282,7 @@ class Comparison {
     try {
       return await work();
     } catch (error) {
-      return notComparable(compared.cls.name, reasonOf(error));
+      return this.remember(compared.cls.name, error);
     }
   }
 

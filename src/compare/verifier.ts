@@ -11,6 +11,8 @@ import { selfTest } from "./selftest.ts";
 
 /** Statements that a repair shows before it is applied. */
 const STATEMENTS_SHOWN = 1_000;
+/** Comparisons in a class's trend: two days of hourly ones. */
+const TREND_LENGTH = 48;
 /** How exactly the schedule is kept. */
 const TICK_MS = 500;
 
@@ -35,6 +37,7 @@ export interface VerifierOptions {
   readonly onCut: NonNullable<CompareOptions["onCut"]>;
   readonly onFinished: (document: ComparisonDocument) => Promise<void>;
   readonly onFailure: (error: unknown) => void;
+  readonly isTransient: (error: unknown) => boolean;
 }
 
 export interface VerifyRequest extends Omit<CompareRequest, "id" | "whole"> {
@@ -52,13 +55,14 @@ export class Verifier implements ProofControl {
   private runningSince: Date | null = null;
   private openBreaks: readonly BreakDocument[] = [];
   private nextAt: Date | null = null;
+  private trends: ProofState["trends"] = new Map();
 
   constructor(options: VerifierOptions) {
     this.options = options;
   }
 
   state(): ProofState {
-    return { runningSince: iso(this.runningSince), nextAt: iso(this.next()), classes: [...this.latest.values()], openBreaks: this.openBreaks };
+    return { runningSince: iso(this.runningSince), nextAt: iso(this.next()), classes: [...this.latest.values()], openBreaks: this.openBreaks, trends: this.trends };
   }
 
   async compare(className: string | null, full: boolean): Promise<ComparisonDocument> {
@@ -111,6 +115,15 @@ export class Verifier implements ProofControl {
     return this.options.memory().breaks.list({ open });
   }
 
+  async assignBreak(id: string, owner: string, by: string): Promise<BreakDocument | null> {
+    const { breaks } = this.options.memory();
+    if ((await breaks.find(id))?.resolvedAt !== null) return null;
+    await breaks.assign(id, owner);
+    await this.options.audit(by, `break ${id} given to ${owner}`, null);
+    await this.refresh();
+    return breaks.find(id);
+  }
+
   async resolveBreak(id: string, resolution: BreakResolution, note: string, by: string): Promise<BreakDocument | null> {
     const { breaks } = this.options.memory();
     if ((await breaks.find(id))?.resolvedAt !== null) return null;
@@ -142,6 +155,7 @@ export class Verifier implements ProofControl {
   private async refresh(): Promise<void> {
     const { breaks, comparisons } = this.options.memory();
     this.openBreaks = await breaks.list({ open: true });
+    this.trends = await comparisons.trends(TREND_LENGTH);
     if (this.latest.size === 0) for (const result of await comparisons.latest()) this.latest.set(result.class, result);
   }
 
@@ -242,7 +256,7 @@ export class Verifier implements ProofControl {
     try {
       const both = await this.options.connect();
       const chosen = request.className === null ? both.classes : [classNamed(both, request.className)];
-      const document = await compare({ settings: this.options.settings, memory: this.options.memory(), classes: chosen, cut: both.cut, onCut: this.options.onCut }, { id, kind: request.kind, full: request.full, whole: request.className === null });
+      const document = await compare({ settings: this.options.settings, memory: this.options.memory(), classes: chosen, cut: both.cut, onCut: this.options.onCut, isTransient: this.options.isTransient }, { id, kind: request.kind, full: request.full, whole: request.className === null });
       for (const result of document.classes) this.latest.set(result.class, result);
       await this.refresh();
       await this.options.onFinished(document);

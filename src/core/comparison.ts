@@ -292,6 +292,8 @@ export interface ComparisonDocument {
   readonly cutBy: CutWay | null;
   /** Milliseconds for which the applier was held. */
   readonly holdMs: number | null;
+  /** Milliseconds that the stream took to come to the cut, applying all the while: long behind a huge transaction. */
+  readonly waitMs: number | null;
   readonly seconds: number;
   /** The worst of the classes'. */
   readonly verdict: Verdict;

@@ -105,6 +105,8 @@ export interface ProofControl {
   /** Plants known errors on classes of its own on both sides. */
   selfTest(): Promise<SelfTestDocument>;
   breaks(open: boolean): Promise<readonly BreakDocument[]>;
+  /** Somebody takes care of a break from now on. null: there is no such break that is open. */
+  assignBreak(id: string, owner: string, by: string): Promise<BreakDocument | null>;
   /** null: there is no such break that is open. */
   resolveBreak(id: string, resolution: BreakResolution, note: string, by: string): Promise<BreakDocument | null>;
 }
@@ -116,6 +118,8 @@ export interface ProofState {
   /** The latest result of each class that was compared. */
   readonly classes: readonly ClassComparison[];
   readonly openBreaks: readonly BreakDocument[];
+  /** Records on the source at the last comparisons by class, oldest first; null where the class was not looked at. */
+  readonly trends: ReadonlyMap<string, readonly (number | null)[]>;
 }
 
 /** What may be asked of a running daemon; the HTTP API and the demo speak to it through this. */

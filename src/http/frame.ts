@@ -39,18 +39,18 @@ export function brand(asset: PageOptions["asset"]): Html {
 }
 
 /** Brand, migration and the ways to the other pages. */
-export function topBar(migration: string, here: Place, options: PageOptions): Html {
+export function topBar(migration: string, here: Place | null, options: PageOptions): Html {
   return html`${brand(options.asset)}
 <h1><span class="muted">Migration</span> <bdi>${migration}</bdi></h1>
 <nav class="places" aria-label="Pages">${PLACES.map(([name, address, title]) => html`<a href="${address}"${name === here && html` aria-current="page"`}>${title}</a>`)}</nav>`;
 }
 
 /** A page that is looked at and not followed. */
-export function stillPage(title: string, migration: string, here: Place, options: PageOptions, content: Html): string {
+export function stillPage(title: string, migration: string, here: Place | null, options: PageOptions, content: Html): string {
   return page(`${title} · ${migration} · dualrun`, options, false, html`<body>
 <header>${topBar(migration, here, options)}</header>
 <main>${content}</main>
-<footer><nav aria-label="More"><a href="/openapi.json">OpenAPI</a><a href="/metrics">Metrics</a></nav><p class="muted">${options.who !== null && html`<bdi>${options.who}</bdi>`}</p></footer>
+<footer><nav aria-label="More"><a href="/runbook">Runbook</a><a href="/openapi.json">OpenAPI</a><a href="/metrics">Metrics</a></nav><p class="muted">${options.who !== null && html`<bdi>${options.who}</bdi>`}</p></footer>
 </body>`);
 }
 

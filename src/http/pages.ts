@@ -87,6 +87,7 @@ function footer(status: StatusDocument, { who }: PageOptions): Html {
   return html`<footer>
 <nav aria-label="More">
 <a href="/metrics">Metrics</a>
+<a href="/runbook">Runbook</a>
 <a href="/api/v1/status">Status</a>
 <a href="/api/v1/classes">Classes</a>
 <a href="/api/v1/audit">Audit trail</a>

@@ -27,24 +27,38 @@ ${latestTable(state)}
 ${tableCard("history", "History", [["Comparison", "l"], ["Begun", "l"], ["Verdict", "l"], ["Took", "r"], ["Applier held", "r"], ["Position", "l"]], rows, "Nothing was compared yet.")}`);
 }
 
-function latestTable({ classes }: ProofState): Html {
-  return tableCard("latest", "Latest result of each class", CLASS_HEAD, classes.map(classRow), "Nothing was compared yet.");
+const SPARK = { width: 96, height: 20 };
+
+/** How the number of records went over the last comparisons; it breaks where the class was not looked at. The figures stand beside it. */
+function sparkline(values: readonly (number | null)[]): Html {
+  const known = values.filter((value) => value !== null);
+  if (known.length < 2) return html`<span class="muted">–</span>`;
+  const [least, most] = [Math.min(...known), Math.max(...known)];
+  const x = (i: number): string => ((i * SPARK.width) / (values.length - 1)).toFixed(1);
+  const y = (value: number): string => (SPARK.height - 2 - (most === least ? 0.5 : (value - least) / (most - least)) * (SPARK.height - 4)).toFixed(1);
+  const path = values.map((value, i) => (value === null ? "" : `${i === 0 || values[i - 1] === null ? "M" : "L"}${x(i)},${y(value)}`)).join("");
+  const first = known[0]!, last = known.at(-1)!;
+  return html`<svg class="spark" viewBox="0 0 ${SPARK.width} ${SPARK.height}" width="${SPARK.width}" height="${SPARK.height}" role="img" aria-label="${count(first)} to ${count(last)} records in ${known.length} comparisons"><path class="line" d="${path}"/></svg>`;
+}
+
+function latestTable({ classes, trends }: ProofState): Html {
+  return tableCard("latest", "Latest result of each class", [...CLASS_HEAD, ["Records lately", "l"]], classes.map((result) => classRow(result, html`<td>${sparkline(trends.get(result.class) ?? [])}</td>`)), "Nothing was compared yet.");
 }
 
 const CLASS_HEAD: readonly (readonly [string, "l" | "r"])[] = [["Class", "l"], ["Verdict", "l"], ["Source", "r"], ["Target", "r"], ["Difference", "r"], ["Money that differs", "l"], ["Proven since", "l"]];
 
-function classRow(result: ClassComparison): Html {
+function classRow(result: ClassComparison, more: Html | null = null): Html {
   const money = result.money.filter(({ difference }) => isNonZero(difference)).map(({ column, difference, currency }) => `${column} ${difference} ${currency ?? ""}`);
   return html`<tr><th scope="row"><a href="/classes/${encodeURIComponent(result.class)}"><bdi>${result.class}</bdi></a></th><td>${verdictPill(result.verdict)}${result.note !== null && html`<span class="tables">${result.note}</span>`}</td>
 <td class="r">${figure(result.sourceRows)}</td><td class="r">${figure(result.targetRows)}</td><td class="r${result.difference !== null && isNonZero(result.difference) ? " bad" : ""}">${figure(result.difference)}</td>
-<td class="${money.length > 0 ? "bad" : "muted"}">${money.length === 0 ? "none" : money.join("; ")}</td><td>${time(result.provenSince)}</td></tr>`;
+<td class="${money.length > 0 ? "bad" : "muted"}">${money.length === 0 ? "none" : money.join("; ")}</td><td>${time(result.provenSince)}</td>${more}</tr>`;
 }
 
 export function comparisonPage(migration: string, document: ComparisonDocument, options: PageOptions): string {
   return stillPage(`Comparison ${document.id}`, migration, "comparisons", options, html`
 <section class="card"><h2>Comparison ${document.id}</h2><p>${document.finishedAt === null ? html`<strong class="pill busy">running</strong>` : verdictPill(document.verdict)}</p>
-<dl class="facts">${fact("Begun", time(document.startedAt))}${fact("Cut", time(document.cutAt))}${fact("Position", html`<code>${document.position ?? "–"}</code>`)}${fact("Kind", `${document.kind}${document.full ? ", full" : ""}`)}${fact("Took", `${document.seconds.toFixed(1)} s`)}${fact("Applier held", document.holdMs === null ? "–" : `${document.holdMs.toFixed(0)} ms`)}</dl></section>
-${tableCard("classes", "Classes", CLASS_HEAD, document.classes.map(classRow), "It has no result.")}
+<dl class="facts">${fact("Begun", time(document.startedAt))}${fact("Cut", time(document.cutAt))}${fact("Position", html`<code>${document.position ?? "–"}</code>`)}${fact("Kind", `${document.kind}${document.full ? ", full" : ""}`)}${fact("Took", `${document.seconds.toFixed(1)} s`)}${fact("Cut by", document.cutBy ?? "–")}${fact("Applier held", document.holdMs === null ? "–" : `${document.holdMs.toFixed(0)} ms`)}${fact("Until the mirror came to it", document.waitMs == null ? "–" : `${document.waitMs.toFixed(0)} ms`)}</dl></section>
+${tableCard("classes", "Classes", CLASS_HEAD, document.classes.map((result) => classRow(result)), "It has no result.")}
 ${document.classes.filter(({ rows }) => rows.length > 0).map((result, i) => differenceTable(result, i))}`);
 }
 
@@ -96,11 +110,15 @@ export function breaksPage(migration: string, breaks: readonly BreakDocument[], 
   const open = breaks.filter(({ resolvedAt }) => resolvedAt === null);
   const settled = breaks.filter(({ resolvedAt }) => resolvedAt !== null);
   const age = (iso: string): string => duration((Date.now() - Date.parse(iso)) / 1000);
-  const head: readonly (readonly [string, "l" | "r"])[] = [["Break", "l"], ["Class", "l"], ["Category", "l"], ["Rows", "r"], ["Age", "l"], ["", "l"]];
+  const head: readonly (readonly [string, "l" | "r"])[] = [["Break", "l"], ["Class", "l"], ["Category", "l"], ["Rows", "r"], ["Age", "l"], ["Owner", "l"], ["", "l"]];
   return stillPage("Breaks", migration, "breaks", options, html`
 ${tableCard("open", `${count(open.length)} open`, head, open.map((one) => html`<tr><th scope="row">${one.id}</th><td><a href="/classes/${encodeURIComponent(one.class)}"><bdi>${one.class}</bdi></a></td><td>${one.category}</td><td class="r">${count(one.rows)}</td>
-<td>${age(one.openedAt)}<span class="tables">${one.cleanSince !== null && html`not seen since ${time(one.cleanSince)}`}</span></td><td>${mayAct && resolveForm(one)}</td></tr>`), `None. A confirmed difference opens one (${BREAK_CATEGORIES.join(", ")}); it stays until somebody has settled it.`)}
+<td>${age(one.openedAt)}<span class="tables">${one.cleanSince !== null && html`not seen since ${time(one.cleanSince)}`}</span></td><td><bdi>${one.owner ?? "–"}</bdi>${mayAct && ownerForm(one)}</td><td>${mayAct && resolveForm(one)}</td></tr>`), `None. A confirmed difference opens one (${BREAK_CATEGORIES.join(", ")}); it stays until somebody has settled it.`)}
 ${tableCard("settled", "Settled", [["Break", "l"], ["Class", "l"], ["Category", "l"], ["Rows", "r"], ["By", "l"], ["Note", "l"]], settled.slice(0, 200).map((one) => html`<tr><th scope="row">${one.id}</th><td><bdi>${one.class}</bdi></td><td>${one.category}</td><td class="r">${count(one.rows)}</td><td>${one.resolution} <bdi>${one.resolvedBy}</bdi><span class="tables">${time(one.resolvedAt)}</span></td><td>${one.note}</td></tr>`), "None.")}`);
+}
+
+function ownerForm({ id, owner }: BreakDocument): Html {
+  return html`<form method="post" action="/breaks/${id}/owner" class="inline"><label class="small" for="owner-${id}">Who takes care of it</label> <input id="owner-${id}" name="owner" required maxlength="200" value="${owner ?? ""}"> <button class="quiet">Give</button></form>`;
 }
 
 function resolveForm({ id }: BreakDocument): Html {

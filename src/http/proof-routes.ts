@@ -6,7 +6,7 @@ import type { App } from "./app.ts";
 import { PROBLEMS, classParams, noBody } from "./schemas.ts";
 import {
   begunSchema, breakSchema, breaksQuery, breaksSchema, compareBody, comparisonSchema, comparisonsQuery, comparisonsSchema, diffQuery, diffSchema, idParams, repairBody, repairSchema,
-  resolveBody, selfTestSchema,
+  ownerBody, resolveBody, selfTestSchema,
 } from "./proof-schemas.ts";
 
 const VIEWER = { config: { access: "viewer" } } as const;
@@ -44,6 +44,12 @@ function addActing(app: App, proof: ProofControl): void {
     (request) => proof.repair(request.body.class, request.body.apply, actor(request)));
 
   app.post("/api/v1/selftest", { ...OPERATOR, schema: { summary: "Plant known errors on classes of our own; each must be found", tags: ["proof"], body: noBody, response: { 200: selfTestSchema, ...PROBLEMS } } }, () => proof.selfTest());
+
+  app.post("/api/v1/breaks/:id/owner", { ...OPERATOR, schema: { summary: "Who takes care of a break", tags: ["proof"], params: idParams, body: ownerBody, response: { 200: breakSchema, ...PROBLEMS } } }, async (request) => {
+    const owned = await proof.assignBreak(request.params.id, request.body.owner, actor(request));
+    if (owned === null) throw new HttpError("not-found", `There is no open break ${request.params.id}.`);
+    return owned;
+  });
 
   app.post("/api/v1/breaks/:id/resolve", { ...OPERATOR, schema: { summary: "Settle a break, with the reason", tags: ["proof"], params: idParams, body: resolveBody, response: { 200: breakSchema, ...PROBLEMS } } }, async (request) => {
     const settled = await proof.resolveBreak(request.params.id, request.body.resolution, request.body.note, actor(request));

@@ -48,7 +48,7 @@ const classComparison: z.ZodType<ClassComparison> = z.looseObject({
 export const comparisonSchema: z.ZodType<ComparisonDocument> = z.looseObject({
   id: z.string(), kind: z.enum(["scheduled", "daily", "manual", "cutover", "selftest"]), full: z.boolean(), whole: z.boolean().describe("Every class was asked for."),
   startedAt: time("When it began."), finishedAt: time("When it ended.").nullable(), position: z.string().nullable(), cutAt: time("The moment that was compared.").nullable(),
-  cutBy: z.enum(CUT_WAYS).nullable().describe("slot-free: beside a transaction on the source that did not end."), holdMs: z.number().nullable().describe("For how long nothing was applied because of it."), seconds: z.number(), verdict,
+  cutBy: z.enum(CUT_WAYS).nullable().describe("slot-free: beside a transaction on the source that did not end."), holdMs: z.number().nullable().describe("For how long nothing was applied because of it."), waitMs: z.number().nullable().describe("How long the stream took to come to it, applying: long behind a huge transaction."), seconds: z.number(), verdict,
   classes: z.array(classComparison),
 } satisfies Shape<ComparisonDocument>).meta({ id: "Comparison" });
 
@@ -88,6 +88,7 @@ export const repairBody = z.strictObject({ class: className, apply: z.boolean().
 export const resolveBody = z.strictObject({
   note: z.string().trim().min(1, "a note is needed: why it is settled").max(2_000), resolution: z.enum(["explained", "timing", "repaired"]).default("explained"),
 });
+export const ownerBody = z.strictObject({ owner: z.string().trim().min(1, "who takes care of it").max(200) });
 export const idParams = z.object({ id: z.string().regex(/^\d{1,18}$/, "a number") });
 export const comparisonsQuery = z.strictObject({ class: className.optional(), from: z.iso.datetime({ offset: true }).optional(), limit: z.coerce.number().int().min(1).max(1_000).default(50) });
 export const breaksQuery = z.strictObject({ open: z.enum(["true", "false"]).default("true") });

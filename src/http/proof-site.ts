@@ -7,6 +7,7 @@ import type { PageOptions } from "./frame.ts";
 import { HttpError } from "./problem.ts";
 import { breaksPage, classPage, comparisonPage, comparisonsPage } from "./proof-pages.ts";
 import { reportPage, reportsPage } from "./report-page.ts";
+import { runbookPage } from "./runbook-page.ts";
 import { classParams } from "./schemas.ts";
 import { idParams } from "./proof-schemas.ts";
 import { allows, type Role } from "./tokens.ts";
@@ -57,6 +58,7 @@ export function addProofPages(app: App, control: DaemonControl, entrance: Entran
     if (report === null) throw new HttpError("not-found", `There is no report for ${date}.`);
     return reportPage(report, { ...options, maySign: can("finance-approver") && request.principal !== null });
   });
+  show("/runbook", async (_request, options) => runbookPage(migration(), options));
   void app.register(async (scope) => addForms(scope as unknown as App, control));
 }
 
@@ -67,6 +69,10 @@ function addForms(scope: App, { proof, finance }: DaemonControl): void {
     void scope.post(address, { config: { access }, schema: { hide: true }, bodyLimit: FORM_BYTES }, async (request, reply) => reply.redirect(await act(request, (request.body ?? {}) as Record<string, string>), 303));
 
   form("/comparisons", "operator", async (_request, fields) => `/comparisons/${(await proof.begin(null, fields["full"] === "true")).id}`);
+  form("/breaks/:id/owner", "operator", async (request, fields) => {
+    if ((await proof.assignBreak(idParams.parse(request.params).id, required(fields, "owner"), actor(request))) === null) throw new HttpError("not-found", "There is no such open break.");
+    return "/breaks";
+  });
   form("/breaks/:id/resolve", "operator", async (request, fields) => {
     const note = required(fields, "note");
     if ((await proof.resolveBreak(idParams.parse(request.params).id, "explained", note, actor(request))) === null) throw new HttpError("not-found", "There is no such open break.");

@@ -107,7 +107,7 @@ export class Comparisons {
   /** A comparison that is going to be made: it has an id and no result yet. */
   async reserve(kind: ComparisonDocument["kind"], full: boolean): Promise<string> {
     const startedAt = new Date().toISOString();
-    const head = { kind, full, startedAt, finishedAt: null, position: null, cutAt: null, cutBy: null, holdMs: null, seconds: 0, verdict: "not_comparable" };
+    const head = { kind, full, startedAt, finishedAt: null, position: null, cutAt: null, cutBy: null, holdMs: null, waitMs: null, seconds: 0, verdict: "not_comparable" };
     return numbered(() => this.sql(
       `INSERT INTO dualrun.comparisons (stream, id, kind, started_at, verdict, document)
        SELECT $1, coalesce(max(id), 0) + 1, $2, $3, 'not_comparable', $4 FROM dualrun.comparisons WHERE stream = $1 ON CONFLICT DO NOTHING RETURNING id`, [this.stream, kind, startedAt, JSON.stringify(head)]));
@@ -160,6 +160,16 @@ export class Comparisons {
        ORDER BY c.id DESC LIMIT 1`, [this.stream]);
     const found = rows[0] === undefined ? null : await this.find(String(rows[0]["id"]));
     return found === null ? [] : [found];
+  }
+
+  /** Records on the source at the last comparisons of each class, oldest first; null where it was not looked at. */
+  async trends(length: number): Promise<Map<string, (number | null)[]>> {
+    const rows = await this.sql(
+      `SELECT k.class, k.document::jsonb ->> 'sourceRows' AS records FROM dualrun.comparison_classes AS k
+       WHERE k.stream = $1 AND k.id > (SELECT max(n.id) FROM dualrun.comparison_classes AS n WHERE n.stream = k.stream) - $2::bigint ORDER BY k.id`, [this.stream, length]);
+    const trends = new Map<string, (number | null)[]>();
+    for (const row of rows) trends.set(String(row["class"]), [...(trends.get(String(row["class"])) ?? []), row["records"] === null ? null : Number(row["records"])]);
+    return trends;
   }
 
   /** The latest result of every class. */
@@ -232,7 +242,7 @@ export class Breaks {
   }
 
   async assign(id: string, owner: string): Promise<void> {
-    await this.sql("UPDATE dualrun.breaks SET owner = $3 WHERE stream = $1 AND id = $2", [this.stream, id, owner]);
+    await this.sql("UPDATE dualrun.breaks SET owner = $3 WHERE stream = $1 AND id = $2 AND resolved_at IS NULL", [this.stream, id, owner]);
   }
 }
 

@@ -22,6 +22,9 @@ export class ProofMetrics {
   private readonly proofAge;
   private readonly seconds;
   private readonly hold;
+  private readonly wait;
+  private readonly interval;
+  private readonly rescan;
   private readonly rows;
   private readonly breaksOpen;
 
@@ -38,9 +41,12 @@ export class ProofMetrics {
     this.proofAge = make.gauge(ENTRIES.proofAge);
     this.seconds = make.histogram(ENTRIES.comparisonSeconds);
     this.hold = make.histogram(ENTRIES.comparisonHold);
+    this.wait = make.histogram(ENTRIES.comparisonWait);
+    this.interval = make.gauge(ENTRIES.comparisonInterval);
+    this.rescan = make.gauge(ENTRIES.comparisonRescan);
     this.rows = make.counter(ENTRIES.comparisonRows);
     this.breaksOpen = make.gauge(ENTRIES.breaksOpen);
-    for (const single of [this.cleanStreak, this.signedOffAt]) single.set(Number.NaN);
+    for (const single of [this.cleanStreak, this.signedOffAt, this.interval, this.rescan]) single.set(Number.NaN);
   }
 
   addClass(name: string): void {
@@ -53,10 +59,17 @@ export class ProofMetrics {
     for (const age of BREAK_AGES) this.breaksOpen.set({ class: name, age }, Number.NaN);
   }
 
+  /** Milliseconds, as configured: what alerts measure by. */
+  schedule({ every, rescan }: { readonly every: number; readonly rescan: number }): void {
+    this.interval.set(every / 1000);
+    this.rescan.set(rescan / 1000);
+  }
+
   /** After a comparison has ended. */
   compared(document: ComparisonDocument): void {
     this.seconds.observe(document.seconds);
     if (document.holdMs !== null) this.hold.observe(document.holdMs / 1000);
+    if (document.waitMs !== null) this.wait.observe(document.waitMs / 1000);
     for (const result of document.classes) {
       this.rows.inc({ side: "source", class: result.class }, Number(result.sourceRows ?? 0));
       this.rows.inc({ side: "target", class: result.class }, Number(result.targetRows ?? 0));

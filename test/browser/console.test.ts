@@ -18,7 +18,7 @@ import { orSkip, sharedPair } from "../support/servers.ts";
 const ROLES: readonly Role[] = ["viewer", "operator", "finance-preparer", "finance-approver", "admin"];
 const ZONE = "Pacific/Auckland";
 const YESTERDAY = addDays(localDate(ZONE, Date.now()), -1);
-const PAGES = ["/", "/comparisons", "/comparisons/1", "/classes/invoices", "/classes/invoices?rows=1", "/breaks", "/reports", `/reports/${YESTERDAY}`];
+const PAGES = ["/", "/comparisons", "/comparisons/1", "/classes/invoices", "/classes/invoices?rows=1", "/breaks", "/reports", `/reports/${YESTERDAY}`, "/runbook"];
 const SCHEMA = `
   CREATE TABLE invoices (id integer PRIMARY KEY, customer text, total numeric(12,2), currency char(3), issued_at timestamptz);
   CREATE TABLE payments (id integer PRIMARY KEY, amount numeric(12,2), currency char(3), paid_on date)`;
@@ -134,6 +134,9 @@ describe("the console", () => {
     await page.waitForURL(/\/comparisons\/\d+$/);
     await page.goto("/breaks");
     const open = await page.getByRole("button", { name: "Settle" }).count();
+    await page.getByLabel("Who takes care of it").first().fill("ann");
+    await page.keyboard.press("Enter");
+    await page.getByRole("cell", { name: /ann/ }).first().waitFor();
     await page.getByLabel("Why it is settled").first().focus();
     await page.keyboard.type("the old system rounds twice");
     await page.keyboard.press("Enter");

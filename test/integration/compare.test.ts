@@ -2,6 +2,7 @@
 import { describe, expect, test, type TestContext } from "vitest";
 import type { ClassComparison, ComparisonDocument } from "../../src/core/index.ts";
 import { TestMirror } from "../support/mirror.ts";
+import { waitFor } from "../support/daemon.ts";
 import { orSkip, sharedPair } from "../support/servers.ts";
 
 const INVOICES = `
@@ -11,10 +12,10 @@ const FILL = `
     date '2026-11-01' + g % 20, CASE WHEN g % 5 = 0 THEN NULL ELSE 'note ' || g END, jsonb_build_object('g', g), g / 7.0 FROM generate_series(1, 5000) AS g`;
 const CLASSES = [{ name: "invoices", source: "public.invoices", kind: "money", money: [{ column: "total", currency: "currency" }], occurredAt: "issued_at", sensitive: ["customer"] }];
 
-async function running(context: TestContext, schema: string, onSource: string, config: Readonly<Record<string, unknown>> = {}): Promise<TestMirror> {
+async function running(context: TestContext, schema: string, onSource: string, config: Readonly<Record<string, unknown>> = {}, options: Parameters<TestMirror["start"]>[1] = {}): Promise<TestMirror> {
   const pair = await orSkip(context, sharedPair());
   const mirror = await TestMirror.make(await pair.fresh("compare"), schema, onSource);
-  await mirror.start({ timeZone: "Pacific/Auckland", comparison: { every: "31d" }, ...config });
+  await mirror.start({ timeZone: "Pacific/Auckland", comparison: { every: "31d" }, ...config }, options);
   await mirror.streaming();
   return mirror;
 }
@@ -163,6 +164,20 @@ describe("a comparison", () => {
     const result = await mirror.daemon.control.proof.selfTest();
     expect(result.errors.filter(({ found }) => !found)).toEqual([]);
     expect(result).toMatchObject({ passed: true, equalBefore: true });
+  });
+
+  test("goes on after a lost connection: what was looked at stays, the rest is looked at again", { timeout: 60_000 }, async (context) => {
+    await using mirror = await running(context, `${INVOICES}; CREATE TABLE big (id integer PRIMARY KEY, v text)`, `${FILL}; INSERT INTO big SELECT g, repeat('x', 300) FROM generate_series(1, 150000) AS g`, { classes: [...CLASSES, { source: "public.big" }] });
+    const comparing = mirror.daemon.control.proof.compare(null, true);
+    const reading = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'dualrun% compare' AND state = 'active' AND query LIKE '%big%' AND datname = current_database() AND pid <> pg_backend_pid()";
+    await waitFor(async () => (await mirror.target.query(`SELECT pg_terminate_backend(pid) FROM (${reading}) AS r`)).rowCount! > 0, "a reader of the second class", 20_000);
+    const document = await comparing;
+    expect(document.classes.map(({ class: name, verdict, note }) => [name, verdict, note])).toEqual([["invoices", "in_sync", null], ["big", "in_sync", expect.stringContaining("a connection was lost")]]);
+  });
+
+  test("a statement that takes too long is named, and not tried again", async (context) => {
+    await using mirror = await running(context, INVOICES, `${FILL}; INSERT INTO invoices SELECT g, 'c' || g FROM generate_series(6000, 400000) AS g`, { classes: CLASSES }, { tune: (config) => ({ ...config, comparison: { ...config.comparison, statementTimeout: 20 } }) });
+    expect(only(await mirror.daemon.control.proof.compare(null, true))).toMatchObject({ verdict: "not_comparable", note: expect.stringContaining("comparison.statementTimeout (20 ms)") });
   });
 
   test("a writer that does not end is not waited for: the cut needs no slot", async (context) => {

@@ -27,11 +27,11 @@ const calm: StatusDocument = {
 const snapshot = { position: "0/8", openedAt: "2026-01-01T00:00:00.000Z", ageSeconds: 75, holds: "xmin 740", rows: 5, expectedRows: 10, bytes: 2048, expectedBytes: 4096, refused: 0, rowsPerSecond: 3, etaSeconds: 95, done: false } as const;
 
 const nothingProven: ProofControl = {
-  state: () => ({ runningSince: null, nextAt: null, classes: [], openBreaks: [] }),
+  state: () => ({ runningSince: null, nextAt: null, classes: [], openBreaks: [], trends: new Map() }),
   compare: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
   begin: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")), diff: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")), repair: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
   selfTest: () => Promise.reject(new DualrunError("DR2001", "there is no mirror")),
-  comparisons: async () => [], comparison: async () => null, breaks: async () => [], resolveBreak: async () => null,
+  comparisons: async () => [], comparison: async () => null, breaks: async () => [], resolveBreak: async () => null, assignBreak: async () => null,
 };
 
 const nothingReported: FinanceControl = {
@@ -471,7 +471,7 @@ describe("/openapi.json", () => {
     expect(listed).toEqual([
       "GET /", "GET /api/v1/audit", "GET /api/v1/audit/verification", "GET /api/v1/breaks", "GET /api/v1/classes", "GET /api/v1/classes/{name}/diff", "GET /api/v1/comparisons",
       "GET /api/v1/comparisons/{id}", "GET /api/v1/events", "GET /api/v1/reports", "GET /api/v1/reports/{date}", "GET /api/v1/status", "GET /healthz", "GET /metrics", "GET /openapi.json", "GET /readyz",
-      "POST /api/v1/bank", "POST /api/v1/breaks/{id}/resolve", "POST /api/v1/classes/{name}/resnapshot", "POST /api/v1/comparisons", "POST /api/v1/pause", "POST /api/v1/repairs", "POST /api/v1/reports/{date}", "POST /api/v1/reports/{date}/sign-off", "POST /api/v1/resume",
+      "POST /api/v1/bank", "POST /api/v1/breaks/{id}/owner", "POST /api/v1/breaks/{id}/resolve", "POST /api/v1/classes/{name}/resnapshot", "POST /api/v1/comparisons", "POST /api/v1/pause", "POST /api/v1/repairs", "POST /api/v1/reports/{date}", "POST /api/v1/reports/{date}/sign-off", "POST /api/v1/resume",
       "POST /api/v1/schema/accept", "POST /api/v1/selftest",
     ]);
   });

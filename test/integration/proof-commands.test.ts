@@ -80,6 +80,9 @@ test("compare, diff, repair, breaks, selftest, audit, metrics", { timeout: 180_0
     'dualrun_money_difference_minor_units{class="payments",column="amount",currency="EUR"} -1', 'dualrun_breaks_open{class="payments",age="under_1h"} 1',
   ]) expect(metrics).toContain(line);
 
+  expect(await at.dualrun("breaks", "assign", "1", "--to", "ann")).toMatchObject({ code: 0, out: expect.stringContaining("with ann") });
+  expect((await at.dualrun("breaks", "--json")).out).toContain('"owner": "ann"');
+
   const planned = await at.dualrun("repair", "--class", "payments");
   expect(planned.code).toBe(3);
   expect(planned.out).toContain(`UPDATE "public"."payments" SET "amount" = '17.00'::numeric(12,2) WHERE "id" = '17'::integer;`);
@@ -105,6 +108,7 @@ test("what is asked wrongly is refused and changes nothing", async (context) => 
     expect([code, err]).toEqual([2, expect.stringContaining('there is no class "nope"')]);
   }
   expect(await at.dualrun("breaks", "resolve", "99", "--note", "x")).toMatchObject({ code: 2, err: expect.stringContaining("There is no open break 99") });
+  expect(await at.dualrun("breaks", "assign", "99", "--to", "ann")).toMatchObject({ code: 2, err: expect.stringContaining("There is no open break 99") });
   expect(await at.dualrun("diff", "--class", "payments", "--limit", "0")).toMatchObject({ code: 2 });
   for (const [method, path, body] of [["POST", "/comparisons", '{"ful":true}'], ["GET", "/comparisons/abc", undefined], ["GET", "/comparisons?from=yesterday", undefined], ["POST", "/breaks/1/resolve", "{}"], ["POST", "/repairs", "[]"]] as const) {
     const answer = await fetch(`${at.address}/api/v1${path}`, { method, ...(body === undefined ? {} : { body, headers: { "content-type": "application/json" } }) });

@@ -14,6 +14,7 @@ interface Program {
 const PROGRAMS = {
   promtool: { variable: "DUALRUN_TEST_PROMTOOL", names: ["promtool"], package: "prometheus" },
   prometheus: { variable: "DUALRUN_TEST_PROMETHEUS", names: ["prometheus"], package: "prometheus" },
+  openssl: { variable: "DUALRUN_TEST_OPENSSL", names: ["openssl"], package: "openssl" },
   chromium: { variable: "DUALRUN_TEST_CHROMIUM", names: ["chromium", "chromium-browser", "google-chrome"], package: "chromium" },
 } as const satisfies Record<string, Program>;
 

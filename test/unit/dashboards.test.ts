@@ -31,7 +31,7 @@ describe("boards", () => {
 
   test("links lead to sections of the runbook", () => {
     const sections = new Set([...text("RUNBOOK.md").matchAll(/^## (\w+)$/gm)].map((match) => match[1]!.toLowerCase()));
-    for (const [, section] of Object.values(BOARDS).map((built) => JSON.stringify(built)).join().matchAll(/RUNBOOK\.md#(\w+)/g)) expect(sections.has(section!), section).toBe(true);
+    for (const [, section] of Object.values(BOARDS).map((built) => JSON.stringify(built)).join().matchAll(/\/runbook#(\w+)/g)) expect(sections.has(section!), section).toBe(true);
   });
 });
 
@@ -43,7 +43,7 @@ describe("alerts", () => {
     expect(rules.map(({ alert }) => alert).toSorted()).toEqual(sections.toSorted());
     for (const { alert, expr, labels, annotations } of rules) {
       expect(["page", "ticket"]).toContain(labels.severity);
-      expect([annotations.summary.length > 5, annotations.description.length > 20, annotations.runbook_url]).toEqual([true, true, `RUNBOOK.md#${alert.toLowerCase()}`]);
+      expect([annotations.summary.length > 5, annotations.description.length > 20, annotations.runbook_url]).toEqual([true, true, `${alert === "DualrunAbsent" ? "RUNBOOK.md" : "http://{{ $labels.instance }}/runbook"}#${alert.toLowerCase()}`]);
       for (const metric of metricsIn(expr)) expect([alert, metric, KNOWN.has(metric)]).toEqual([alert, metric, true]);
     }
   });
