@@ -2,6 +2,7 @@
 import pg from "pg";
 import type { Catalogue, ColumnFacts, Endpoint, ServerFacts, TableFacts, TableName, UniqueKeyFacts } from "../../src/core/index.ts";
 import { tableKey } from "../../src/core/index.ts";
+import { withCommonType } from "./common-types.ts";
 import { clientConfig, sqlState, unreachable } from "./connection.ts";
 import {
   COLUMNS, CONSTRAINTS, HEIRS, ORIGIN_FUNCTIONS, PARTITIONS, PUBLICATIONS, ROLES, SCHEMAS, SERVER, SETTINGS, TABLES, TRIGGERS, TYPES, UNIQUE_INDEXES,
@@ -162,7 +163,7 @@ interface TableRow {
   identity: TableFacts["replicaIdentity"]["kind"]; rowSecurity: boolean; forced: boolean; owner: string;
   rows: number; bytes: string; privileges: TableFacts["privileges"];
 }
-type ColumnRow = ColumnFacts & { relation: number };
+type ColumnRow = Omit<ColumnFacts, "common"> & { relation: number };
 type IndexRow = UniqueKeyFacts & { relation: number; replicaIdentity: boolean };
 interface ConstraintRow { relation: number; kind: "f" | "x"; name: string; schema: string; table: string; onDelete: string; deferrable: boolean }
 interface TriggerRow { relation: number; name: string; mode: TableFacts["triggers"][number]["mode"] }
@@ -180,7 +181,7 @@ async function readTables(client: pg.Client): Promise<TableFacts[]> {
       table: { schema: row.schema, name: row.name },
       kind: row.kind,
       persistence: row.persistence,
-      columns: (columns.get(row.oid) ?? []).map(({ relation: _, ...column }) => column),
+      columns: (columns.get(row.oid) ?? []).map(({ relation: _, ...column }) => withCommonType(column)),
       uniqueKeys: uniqueIndexes.map(({ relation: _, replicaIdentity: __, ...key }) => key),
       exclusionConstraints: ofTable.filter((c) => c.kind === "x").map((c) => c.name),
       replicaIdentity: { kind: row.identity, index: row.identity === "index" ? (uniqueIndexes.find((i) => i.replicaIdentity)?.name ?? null) : null },

@@ -1,12 +1,12 @@
 /** What stands in the way of a mirror: every fault at once, each with the statement that mends it. */
 import {
-  findTable, tableKey,
+  commonFit, findTable, tableKey,
   type Catalogue, type ColumnFacts, type Finding, type RecordClass, type ServerFacts, type TableFacts, type TableName,
 } from "../../src/core/index.ts";
 import { originGrants } from "./grants.ts";
 import { quoteIdent, quoteTable } from "./identifiers.ts";
 import { postgresFacts } from "./inspect.ts";
-import { typeFit, valueType } from "./typefit.ts";
+import { typeFit, valueType, type Fit } from "./typefit.ts";
 
 const OLDEST = 140_000;
 const NEWEST = 189_999;
@@ -210,9 +210,14 @@ function triggers(cls: RecordClass, facts: TableFacts, server: ServerFacts, add:
     `${grant} On managed clouds use the administrator role that may (rds_superuser, cloudsqlsuperuser), or drop triggers and foreign keys until the cutover`));
 }
 
+function acrossEngines(from: ColumnFacts, to: ColumnFacts): Fit {
+  const { fits, note } = commonFit(from.common, to.common);
+  return fits === "refused" ? { fits: false, reason: note } : { fits: true, note };
+}
+
 function columnFit(cls: RecordClass, from: ColumnFacts, to: ColumnFacts, isMapped: boolean, target: Catalogue, source: Catalogue, add: Add): void {
   if (!isMapped) {
-    const fit = typeFit(valueType(from, postgresFacts(source)), valueType(to, postgresFacts(target)));
+    const fit = source.server.engine === "postgres" ? typeFit(valueType(from, postgresFacts(source)), valueType(to, postgresFacts(target))) : acrossEngines(from, to);
     if (!fit.fits) add(error("type", cls.name, `column "${to.name}": ${from.type} does not fit ${to.type}: ${fit.reason}`, `ALTER TABLE ${quoteTable(cls.target)} ALTER COLUMN ${quoteIdent(to.name)} TYPE ${from.type};`));
     else if (fit.note !== null) add(warning("type", cls.name, `column "${to.name}": ${from.type} to ${to.type}: ${fit.note}`, "nothing, if that is meant"));
   }

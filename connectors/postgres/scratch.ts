@@ -1,5 +1,6 @@
 /** A small class in temporary tables, on which the self-test plants what a comparison must find. */
 import type { ComparedClass, ColumnFacts, Endpoint, PlantedError, ReadLimits, Scratch, Side, TableFacts } from "../../src/core/index.ts";
+import { withCommonType } from "./common-types.ts";
 import { connect } from "./connection.ts";
 import { PostgresCutReader } from "./digest.ts";
 
@@ -26,7 +27,7 @@ const PLANTS: Readonly<Record<PlantedError, string>> = {
 };
 
 function facts(): TableFacts {
-  const columns = COLUMNS.map(([name, type, base]): ColumnFacts => ({
+  const columns = COLUMNS.map(([name, type, base]): ColumnFacts => withCommonType({
     name, type, typeName: base, typeKind: "base", typeSchema: "pg_catalog", baseTypeName: base, notNull: name === "id", generated: null, identity: null, hasDefault: false, collation: null, enumLabels: null,
   }));
   return {

@@ -1,11 +1,12 @@
 /** PostgreSQL as the target of a mirror. */
 import type pg from "pg";
 import {
-  DualrunError,
-  type Catalogue, type Checkpoint, type Chunk, type ChunkMark, type ClassBatch, type ComparedClass, type CutReader, type Endpoint, type Finding, type LoadOptions, type LoadResult, type Migration,
+  DualrunError, findTable,
+  type Catalogue, type Checkpoint, type Chunk, type ChunkMark, type ClassBatch, type ComparedClass, type Conversion, type CutReader, type Endpoint, type Finding, type LoadOptions, type LoadResult, type Migration,
   type Position, type ReadLimits, type RecordClass, type RowBatch, type RowRepair, type Scratch, type SliceKind, type SqlExecutor, type Target, type TargetTransaction, type TouchRecord, type ValueFormat, type WriteOptions, type WriteResult,
 } from "../../src/core/index.ts";
 import { certificateExpiry, connect, connectPool, describe, sqlState, withClient } from "./connection.ts";
+import { conversionInto } from "./common-types.ts";
 import { sliceKindOf } from "./canonical.ts";
 import { prepareTargetReader } from "./cut.ts";
 import { formatFor } from "./formats.ts";
@@ -70,6 +71,14 @@ export class PostgresTarget implements Target {
 
   formats(cls: RecordClass, source: Catalogue, target: Catalogue): ValueFormat {
     return formatFor(cls, source, target);
+  }
+
+  conversions(cls: RecordClass, target: Catalogue): Readonly<Record<string, Conversion>> {
+    const columns = findTable(target, cls.target)?.columns ?? [];
+    return Object.fromEntries(columns.flatMap((column) => {
+      const conversion = conversionInto(column.common);
+      return conversion === null ? [] : [[column.name, conversion] as const];
+    }));
   }
 
   async refuseForgetful(): Promise<void> {

@@ -1,4 +1,5 @@
 /** What an engine's catalogue says: facts, no judgement. */
+import type { CommonType } from "./common-types.ts";
 import type { TableName } from "./names.ts";
 
 export interface ColumnFacts {
@@ -17,6 +18,8 @@ export interface ColumnFacts {
   readonly hasDefault: boolean;
   readonly collation: string | null;
   readonly enumLabels: readonly string[] | null;
+  /** The same in words that all engines share. */
+  readonly common: CommonType;
 }
 
 export interface UniqueKeyFacts {

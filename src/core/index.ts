@@ -2,6 +2,7 @@ export * from "./names.ts";
 export * from "./words.ts";
 export * from "./errors.ts";
 export * from "./tuple.ts";
+export * from "./common-types.ts";
 export * from "./catalogue.ts";
 export * from "./ports.ts";
 export * from "./where.ts";

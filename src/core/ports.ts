@@ -1,5 +1,6 @@
 /** The ports that everything hangs on. Connectors implement them; nothing here knows an engine. */
 import type { ClassChanges } from "./changes.ts";
+import type { Conversion } from "./common-types.ts";
 import type { Catalogue, Finding } from "./catalogue.ts";
 import type { Checkpoint, Position, Positions, RecordClass } from "./words.ts";
 import type { TableName } from "./names.ts";
@@ -300,6 +301,8 @@ export interface Target extends AsyncDisposable {
   grants(classes: readonly RecordClass[], catalogue: Catalogue): string[];
   /** Encodings in which this target takes rows of a class from that source; text is always among them. */
   formats(cls: RecordClass, source: Catalogue, target: Catalogue): ValueFormat;
+  /** How common text becomes what the class's columns take, by target column; for sources of other engines. */
+  conversions(cls: RecordClass, target: Catalogue): Readonly<Record<string, Conversion>>;
   /** Makes or migrates dualrun's own schema: what the connector needs for itself, then `migrations`. */
   prepareState(migrations: readonly Migration[]): Promise<void>;
   /** Runs one statement on dualrun's own schema, outside of apply. */

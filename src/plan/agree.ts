@@ -23,6 +23,7 @@ export async function agree(config: Config, source: Source, target: Target, opti
   }
   const agreed = classes.map((cls): AgreedClass => ({
     cls, format: target.formats(cls, sourceFacts, targetFacts), whereTypes: whereTypes(cls, sourceFacts),
+    ...(sourceFacts.server.engine === targetFacts.server.engine ? {} : { conversions: target.conversions(cls, targetFacts) }),
   }));
   return {
     agreement: { classes: agreed, layouts: await source.layouts(classes.map((cls) => cls.source)) },

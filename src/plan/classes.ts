@@ -2,7 +2,7 @@
 import type { ClassConfig, ColumnRule, Config } from "../config/index.ts";
 import {
   compileWhere, findTable, isDualrunError, tableKey, whereColumns, whereTypeOf,
-  type Catalogue, type ColumnFacts, type Finding, type MappedColumn, type RecordClass, type TableFacts, type TableName, type UniqueKeyFacts,
+  type Catalogue, type ColumnFacts, type CommonKind, type Finding, type MappedColumn, type RecordClass, type TableFacts, type TableName, type UniqueKeyFacts,
 } from "../core/index.ts";
 
 export interface Resolution {
@@ -59,8 +59,8 @@ function sharedTargets(classes: readonly ClassConfig[]): Finding[] {
 }
 
 /** Types whose sums are exact. */
-const MONEY_TYPES: ReadonlySet<string> = new Set(["numeric", "int2", "int4", "int8"]);
-const DATE_TYPES: ReadonlySet<string> = new Set(["date", "timestamp", "timestamptz"]);
+const MONEY_KINDS: ReadonlySet<CommonKind> = new Set(["integer", "decimal", "unbounded decimal"]);
+const DATE_KINDS: ReadonlySet<CommonKind> = new Set(["date", "timestamp", "instant"]);
 
 class ClassResolver {
   readonly findings: Finding[] = [];
@@ -130,21 +130,21 @@ class ClassResolver {
   /** What is summed must be exact, and what dates a row must name a day. */
   private checkTotals(from: TableFacts, to: TableFacts, columns: readonly MappedColumn[]): void {
     const { money, occurredAt, occurredAtZone } = this.wanted;
-    for (const column of new Set(money.map((one) => one.column))) this.checkType("money-type", column, from, to, columns, MONEY_TYPES, "is no exact number", "sum a numeric or integer column");
+    for (const column of new Set(money.map((one) => one.column))) this.checkType("money-type", column, from, to, columns, MONEY_KINDS, "is no exact number", "sum a numeric or integer column");
     if (occurredAt === null) return;
-    this.checkType("occurred-at-type", occurredAt, from, to, columns, DATE_TYPES, "is neither a date nor a time", "name a date or timestamp column in `occurredAt`");
-    const zoneless = [from, to].some((table) => table.columns.find((facts) => facts.name === occurredAt)?.baseTypeName === "timestamp");
+    this.checkType("occurred-at-type", occurredAt, from, to, columns, DATE_KINDS, "is neither a date nor a time", "name a date or timestamp column in `occurredAt`");
+    const zoneless = [from, to].some((table) => table.columns.find((facts) => facts.name === occurredAt)?.common.kind === "timestamp");
     if (zoneless && occurredAtZone === null) this.fault("occurred-at-zone", "configuration", `"${occurredAt}" has no time zone of its own`, "say with `occurredAtZone` which zone its clock times are in");
   }
 
-  private checkType(check: string, name: string, from: TableFacts, to: TableFacts, columns: readonly MappedColumn[], allowed: ReadonlySet<string>, what: string, mend: string): void {
+  private checkType(check: string, name: string, from: TableFacts, to: TableFacts, columns: readonly MappedColumn[], allowed: ReadonlySet<CommonKind>, what: string, mend: string): void {
     const onTarget = to.columns.find((facts) => facts.name === name);
     if (onTarget === undefined) return; // said already
     const mapped = columns.find((column) => column.target === name);
     const origin = mapped === undefined ? name : mapped.from;
     if (mapped === undefined && !from.columns.some((facts) => facts.name === name)) this.fault(check, "source", `"${name}" is not on the source`, mend);
     for (const facts of [onTarget, ...from.columns.filter((column) => column.name === origin)]) {
-      if (facts.typeKind === "array" || !allowed.has(facts.baseTypeName)) {
+      if (!allowed.has(facts.common.kind)) {
         this.fault(check, facts === onTarget ? "target" : "source", `"${facts.name}" is ${facts.type}, which ${what}`, mend);
       }
     }
@@ -214,7 +214,7 @@ class ClassResolver {
       this.fault("generated-column", "source", `column "${origin.name}" is generated on the source: the log does not carry it`, `make "${column.name}" generated on the target too, or drop it in \`columns\``);
       return [];
     }
-    if (map !== null && origin.typeKind !== "enum" && !/^(text|varchar|bpchar|citext|name|char)$/.test(origin.baseTypeName)) {
+    if (map !== null && !isMappable(origin)) {
       this.fault("map-type", "configuration", `\`map\` of "${column.name}" needs text or an enumeration, the source has ${origin.type}`, "remove `map`");
     }
     if (map !== null) this.checkMap(column.name, origin, map);
@@ -222,7 +222,7 @@ class ClassResolver {
   }
 
   private checkMap(column: string, origin: ColumnFacts, map: ReadonlyMap<string, string>): void {
-    const width = origin.baseTypeName === "bpchar" ? Number(/\((\d+)\)/.exec(origin.type)?.[1] ?? 1) : null;
+    const width = origin.common.kind === "text" && origin.common.padded ? origin.common.characters : null;
     const short = width === null ? [] : [...map.keys()].filter((value) => Array.from(value).length !== width || value.endsWith(" "));
     if (short.length > 0) {
       this.fault("map-type", "configuration", `\`map\` of "${column}": ${origin.type} pads with blanks, so that only values of ${width} characters can be mapped`, `ALTER TABLE ${table(this.wanted.source)} ALTER COLUMN ${ident(origin.name)} TYPE varchar(${width});`);
@@ -274,6 +274,11 @@ class ClassResolver {
     }
     return key;
   }
+}
+
+/** Text, an enumeration, or a type that is nothing but text. */
+function isMappable({ common, baseTypeName }: ColumnFacts): boolean {
+  return common.kind === "text" || common.kind === "label" || ["citext", "name", "char"].includes(baseTypeName);
 }
 
 /** The source's columns by which its log names a row; null when it names none. */

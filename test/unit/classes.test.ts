@@ -1,5 +1,6 @@
 /** Classes from a configuration and hand-made catalogues. */
 import { describe, expect, test } from "vitest";
+import { withCommonType } from "../../connectors/postgres/common-types.ts";
 import { parseConfig } from "../../src/config/index.ts";
 import type { Catalogue, ColumnFacts, Finding, RecordClass, TableFacts, UniqueKeyFacts } from "../../src/core/index.ts";
 import { resolveClasses } from "../../src/plan/index.ts";
@@ -9,10 +10,10 @@ type Table = Partial<Omit<TableFacts, "columns" | "table">> & { readonly name?: 
 
 function column(facts: Column): ColumnFacts {
   const typeName = facts.typeName ?? facts.type ?? "text";
-  return {
+  return withCommonType({
     type: typeName, typeName, typeKind: "base", typeSchema: "pg_catalog", baseTypeName: typeName, notNull: false, generated: null,
     identity: null, hasDefault: false, collation: null, enumLabels: null, ...facts,
-  };
+  });
 }
 
 function unique(name: string, columns: readonly string[], facts: Partial<UniqueKeyFacts> = {}): UniqueKeyFacts {

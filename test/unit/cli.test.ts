@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { withCommonType } from "../../connectors/postgres/common-types.ts";
 import { initDocument } from "../../src/commands/init.ts";
 import { LATER } from "../../src/commands/later.ts";
 import { parseConfig } from "../../src/config/index.ts";
@@ -223,7 +224,7 @@ describe("a running daemon", () => {
 });
 
 describe("init", () => {
-  const column = (name: string, baseTypeName: string): ColumnFacts => ({
+  const column = (name: string, baseTypeName: string): ColumnFacts => withCommonType({
     name, type: baseTypeName, typeName: baseTypeName, baseTypeName, typeKind: "base", typeSchema: "pg_catalog", notNull: false, generated: null, identity: null, hasDefault: false, collation: null, enumLabels: null,
   });
   const table = (schema: string, name: string, kind: TableFacts["kind"] = "table"): TableFacts =>
