@@ -25,7 +25,7 @@ export function writeInet4(bytes: Buffer, out: TupleWriter): void {
   out.ascii(`${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`);
 }
 
-/** The longest run of zero groups becomes `::`; addresses that embed IPv4 end in it. */
+/** The longest run of zero groups, even of one, becomes `::`; addresses that embed IPv4 end in it. */
 export function writeInet6(bytes: Buffer, out: TupleWriter): void {
   const groups = Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(2 * i));
   const embedded = embeddedPrefix(groups);
@@ -46,7 +46,7 @@ function embeddedPrefix(groups: readonly number[]): string | null {
 function compressedGroups(groups: readonly number[]): string {
   const text = (from: number, to: number): string => groups.slice(from, to).map((group) => group.toString(16)).join(":");
   const [start, length] = longestZeros(groups);
-  return length < 2 ? text(0, 8) : `${text(0, start)}::${text(start + length, 8)}`;
+  return length === 0 ? text(0, 8) : `${text(0, start)}::${text(start + length, 8)}`;
 }
 
 function longestZeros(groups: readonly number[]): [start: number, length: number] {

@@ -130,54 +130,70 @@ function readGroup(input: EventReader, digits: number, from: number, inverted: n
   return value;
 }
 
-/** MySQL writes numbers with 10^15 and more, or with 15 and more zeros behind the point, with an exponent. */
+/** In the text protocol, integers of 10^15 and more and what has 15 and more zeros behind the point have an exponent. (CAST in MySQL has it earlier, to stay within 22 characters.) */
 const LONGEST_FIXED = 15;
 
-/** The shortest text that reads back as the same double, in MySQL's form: `0.1`, `1e16`, `-1.5e-300`. */
+/** The shortest text that reads back as the same double, in the text protocol's form: `0.1`, `1e16`, `-1.5e-300`. */
 export function writeDouble(out: TupleWriter, value: number): void {
   if (Number.isInteger(value) && Math.abs(value) < 1e15 && !Object.is(value, -0)) writeSigned(out, value);
   else writeShortest(out, value, value.toExponential());
 }
 
-const SMALLEST_NORMAL_FLOAT = 2 ** -126;
-
-/** The shortest text that reads back as the same 32-bit float; MySQL itself prints six digits only and so loses some. */
+/** MySQL itself prints six digits of a FLOAT and so loses some; as many more as it takes to read back as the same 32-bit float. */
 export function writeFloat(out: TupleWriter, value: number): void {
   if (Number.isInteger(value) && Math.abs(value) < 1_000_000 && !Object.is(value, -0)) {
     writeSigned(out, value);
     return;
   }
-  let digits = Math.abs(value) < SMALLEST_NORMAL_FLOAT ? 0 : 5;
+  let digits = 5;
   let text = value.toExponential(digits);
   while (Math.fround(Number(text)) !== value && digits < 8) text = value.toExponential(++digits);
   writeShortest(out, value, text);
 }
 
-/** `decimals` digits behind the point, as a FLOAT(M,D) or DOUBLE(M,D) is printed. */
+/** `decimals` digits behind the point, as a FLOAT(M,D) or DOUBLE(M,D) is printed: zeros behind the shortest text, which is rounded when it is longer. */
 export function writeFixed(out: TupleWriter, value: number, decimals: number): void {
-  if (Math.abs(value) >= 1e21) out.ascii(`${BigInt(value)}${decimals > 0 ? `.${"0".repeat(decimals)}` : ""}`);
-  else out.ascii(value.toFixed(decimals));
+  const text = fixedText(shortest(value.toExponential()));
+  const behindPoint = text.includes(".") ? text.length - 1 - text.indexOf(".") : 0;
+  if (behindPoint > decimals) return out.ascii(value.toFixed(decimals));
+  if (value < 0) out.byte(MINUS);
+  out.ascii(text);
+  if (behindPoint === 0 && decimals > 0) out.byte(POINT);
+  out.ascii("0".repeat(decimals - behindPoint));
+}
+
+/** The number 0.DIGITS × 10^point, its sign apart; no digits for zero. */
+interface Shortest {
+  readonly digits: string;
+  readonly point: number;
+}
+
+function shortest(exponential: string): Shortest {
+  const cut = exponential.indexOf("e");
+  const digits = exponential.slice(0, cut).replace("-", "").replace(".", "").replace(/0+$/, "");
+  return { digits, point: Number(exponential.slice(cut + 1)) + 1 };
 }
 
 function writeShortest(out: TupleWriter, value: number, exponential: string): void {
   if (!Number.isFinite(value)) throw malformed("a floating-point number is not finite");
-  const cut = exponential.indexOf("e");
-  const digits = exponential.slice(value < 0 ? 1 : 0, cut).replace(".", "").replace(/0+$/, "");
+  const number = shortest(exponential);
   if (value < 0 || Object.is(value, -0)) out.byte(MINUS);
-  if (digits === "") out.byte(ZERO);
-  else writeDigits(out, digits, Number(exponential.slice(cut + 1)) + 1);
+  if (hasExponent(number)) writeWithExponent(out, number);
+  else out.ascii(fixedText(number));
 }
 
-/** The number 0.DIGITS × 10^point. */
-function writeDigits(out: TupleWriter, digits: string, point: number): void {
-  if (point < 1 - LONGEST_FIXED || (point > LONGEST_FIXED && digits.length <= point)) writeWithExponent(out, digits, point - 1);
-  else if (point <= 0) out.ascii(`0.${"0".repeat(-point)}${digits}`);
-  else if (digits.length <= point) out.ascii(digits.padEnd(point, "0"));
-  else out.ascii(`${digits.slice(0, point)}.${digits.slice(point)}`);
+function hasExponent({ digits, point }: Shortest): boolean {
+  return point < 1 - LONGEST_FIXED || (point > LONGEST_FIXED && digits.length <= point);
 }
 
-function writeWithExponent(out: TupleWriter, digits: string, exponent: number): void {
+function fixedText({ digits, point }: Shortest): string {
+  if (digits === "") return "0";
+  if (point <= 0) return `0.${"0".repeat(-point)}${digits}`;
+  return digits.length <= point ? digits.padEnd(point, "0") : `${digits.slice(0, point)}.${digits.slice(point)}`;
+}
+
+function writeWithExponent(out: TupleWriter, { digits, point }: Shortest): void {
   out.ascii(digits.length === 1 ? digits : `${digits[0]}.${digits.slice(1)}`);
   out.byte(LETTER_E);
-  writeSigned(out, exponent);
+  writeSigned(out, point - 1);
 }

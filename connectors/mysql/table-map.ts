@@ -3,7 +3,7 @@ import { charsetOfCollation, BINARY, textCopyOf } from "./charsets.ts";
 import { malformed, refused } from "./faults.ts";
 import { EventReader } from "./event-reader.ts";
 import { TupleWriter } from "./tuple-writer.ts";
-import { TYPE, type BinlogColumn, type ColumnHint, type ColumnHints } from "./types.ts";
+import { TYPE, type BinlogColumn, type ColumnHints } from "./types.ts";
 import { metadataMissing } from "./values.ts";
 
 /** A table by its names, as they stand in a TABLE_MAP event. */
@@ -32,7 +32,7 @@ export function readTableMapHead(input: EventReader): TableMapHead {
   return { schema, name };
 }
 
-/** Reads the rest of the event. `isMariaDb`: its charset lists also name GEOMETRY columns, and leave out those of kinds that hints tell. */
+/** Reads the rest of the event. `isMariaDb`: its lists of character sets also name GEOMETRY columns. */
 export function readTableMap(input: EventReader, head: TableMapHead, hints: ColumnHints | undefined, isMariaDb: boolean): TableMap {
   const count = input.packed();
   const types = Array.from(input.buffer.subarray(input.take(count), input.at));
@@ -81,7 +81,7 @@ const bitFromHigh = (bytes: Buffer, at: number, index: number): boolean => (byte
 
 const NUMERIC: ReadonlySet<number> = new Set([TYPE.tiny, TYPE.short, TYPE.int24, TYPE.long, TYPE.longlong, TYPE.newDecimal, TYPE.float, TYPE.double, TYPE.year]);
 const CHARACTERS: ReadonlySet<number> = new Set([
-  TYPE.varchar, TYPE.varString, TYPE.string, TYPE.blob, TYPE.tinyBlob, TYPE.mediumBlob, TYPE.longBlob, TYPE.blobCompressed, TYPE.varcharCompressed,
+  TYPE.varchar, TYPE.varString, TYPE.string, TYPE.blob, TYPE.tinyBlob, TYPE.mediumBlob, TYPE.longBlob, TYPE.blobCompressed, TYPE.varcharCompressed, TYPE.vector,
 ]);
 
 /** Most lists of the optional metadata tell of some columns only: which, follows from their types. */
@@ -208,7 +208,7 @@ function describe(shapes: readonly Shape[], found: OptionalMetadata, hints: Colu
   const { names } = found;
   if (names?.length !== shapes.length) throw metadataMissing("the names of its columns");
   const hinted = names.map((name) => hints?.get(name) ?? null);
-  const collations = collationsByColumn(shapes, found, hinted, isMariaDb);
+  const collations = collationsByColumn(shapes, found, isMariaDb);
   return shapes.map((shape, i): BinlogColumn => {
     const charset = charsetOf(collations.get(i), names[i]!);
     return {
@@ -220,15 +220,14 @@ function describe(shapes: readonly Shape[], found: OptionalMetadata, hints: Colu
   });
 }
 
-function collationsByColumn(shapes: readonly Shape[], found: OptionalMetadata, hints: readonly (ColumnHint | null)[], isMariaDb: boolean): Map<number, number> {
-  const characters = shapes.flatMap(({ type }, i) => (hasCollation(type, hints[i]!, isMariaDb) ? [i] : []));
+function collationsByColumn(shapes: readonly Shape[], found: OptionalMetadata, isMariaDb: boolean): Map<number, number> {
+  const characters = shapes.flatMap(({ type }, i) => (hasCollation(type, isMariaDb) ? [i] : []));
   const enumsAndSets = shapes.flatMap(({ type }, i) => (type === TYPE.enum || type === TYPE.set ? [i] : []));
   return new Map([...assign(found.characters, characters), ...assign(found.enumsAndSets, enumsAndSets)]);
 }
 
-function hasCollation(type: number, hint: ColumnHint | null, isMariaDb: boolean): boolean {
-  if (type === TYPE.geometry) return isMariaDb;
-  return CHARACTERS.has(type) && hint?.kind === undefined;
+function hasCollation(type: number, isMariaDb: boolean): boolean {
+  return CHARACTERS.has(type) || (isMariaDb && type === TYPE.geometry);
 }
 
 /** A list that tells of more or fewer columns than there are would give text to the wrong character set. */
