@@ -48,6 +48,7 @@ export const ERRORS = {
   DR5006: entry("A value cannot be mapped", "Extend the `map` of that column, then `dualrun resume`.", EXIT.unexpected),
   DR5007: entry("A filtered class lacks the before image of a row", "ALTER TABLE … REPLICA IDENTITY FULL on the source table, then `dualrun resnapshot --class C`.", EXIT.unexpected),
   DR5008: entry("The target is out of room or out of order", "Mend the target (disk, locks, read-only mode); dualrun tries again by itself.", EXIT.unreachable),
+  DR5009: entry("The source writes its log in a way that cannot be mirrored", "Change the setting that the message names on the source; what was logged before has to be copied anew.", EXIT.unexpected),
   DR6001: entry("Too many rows were refused during the snapshot", "Look at `dualrun status`; mend the target's types or constraints, then start again with `--truncate-target`.", EXIT.refused),
   DR6002: entry("The snapshot has been open for too long", "It holds back vacuum on the source. Raise snapshot.maxAge, or copy with more workers.", EXIT.unexpected),
   DR7001: entry("Source and target are not in sync", "`dualrun diff --class C` shows the rows.", EXIT.outOfSync),

@@ -1,0 +1,12 @@
+/** What a binary log can have wrong, as errors that name it. No message holds a row's value. */
+import { DualrunError } from "../../src/core/index.ts";
+
+/** Bytes that are no event of a binary log: truncated, inconsistent, or of a layout that nobody has described. */
+export function malformed(what: string): DualrunError {
+  return new DualrunError("DR5005", `the binary log cannot be decoded: ${what}`, { where: "source" });
+}
+
+/** The log is sound, but the source was told to write it in a way that leaves something out or cannot be read. */
+export function refused(what: string, next: string): DualrunError {
+  return new DualrunError("DR5009", what, { where: "source", next });
+}

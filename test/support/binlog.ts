@@ -1,0 +1,180 @@
+/**
+ * A MySQL or MariaDB server from an address in the environment, and its binary log as the decoder reads it.
+ *
+ * DUALRUN_TEST_MYSQL_URL, DUALRUN_TEST_MARIADB_URL   mysql://user:password@host:port of a server whose log is on, in rows, with full metadata;
+ *                                                    the user may create databases and read the log
+ */
+import ZongJi from "@vlasky/zongji";
+import * as mariadb from "mariadb";
+
+import { readTuple } from "../../src/core/index.ts";
+import { BinlogDecoder, type DecoderOptions } from "../../connectors/mysql/decoder.ts";
+import { ROW, type BinlogTable, type RowKind } from "../../connectors/mysql/rows.ts";
+import type { BinlogEvent, EventHeader } from "../../connectors/mysql/events.ts";
+
+export type Flavour = "mysql" | "mariadb";
+
+export const SERVER_URLS: Readonly<Record<Flavour, string | undefined>> = {
+  mysql: process.env.DUALRUN_TEST_MYSQL_URL, mariadb: process.env.DUALRUN_TEST_MARIADB_URL,
+};
+
+const WAIT = 60_000;
+let instances = 0;
+
+type Values = readonly (string | null)[];
+
+export interface LoggedRow {
+  readonly kind: RowKind;
+  readonly table: string;
+  readonly before: Values | null;
+  readonly after: Values | null;
+}
+
+/** What a stretch of the log says. */
+export interface Log {
+  readonly rows: readonly LoggedRow[];
+  readonly events: readonly BinlogEvent[];
+  readonly headers: readonly EventHeader[];
+  readonly tables: ReadonlyMap<string, BinlogTable>;
+  /** Every event as it came, with its checksum, without the packet's first byte. */
+  readonly raw: readonly Buffer[];
+}
+
+/** A database of its own on one server, and a session in it. */
+export class BinlogServer implements AsyncDisposable {
+  readonly database: string;
+  private readonly url: URL;
+  private readonly session: mariadb.Connection;
+
+  private constructor(url: URL, session: mariadb.Connection, database: string) {
+    this.url = url;
+    this.session = session;
+    this.database = database;
+  }
+
+  static async connect(address: string): Promise<BinlogServer> {
+    const url = new URL(address);
+    const session = await mariadb.createConnection({ ...account(url), rowsAsArray: true, charset: "utf8mb4", allowPublicKeyRetrieval: true });
+    const database = `binlog_${process.pid}_${++instances}`;
+    await session.query(`CREATE DATABASE ${database} CHARACTER SET utf8mb4`);
+    await session.query(`USE ${database}`);
+    await session.query("SET time_zone = '+00:00', sql_mode = ''");
+    return new BinlogServer(url, session, database);
+  }
+
+  async run(...statements: string[]): Promise<void> {
+    for (const statement of statements) await this.session.query(statement);
+  }
+
+  /** Rows of text; bytes are read as UTF-8. */
+  async select(sql: string): Promise<(string | null)[][]> {
+    const rows = await this.session.query<unknown[][]>({ sql, rowsAsArray: true, typeCast: (column) => column.string() });
+    return [...rows] as (string | null)[][];
+  }
+
+  /** The log of what `work` does, up to its last statement. */
+  async logOf(work: () => Promise<void>, options: Partial<DecoderOptions> = {}): Promise<Log> {
+    const [file, position] = await this.head();
+    await work();
+    await this.run("CREATE TABLE IF NOT EXISTS end_of_log (n int)", "INSERT INTO end_of_log VALUES (1)");
+    return await this.read(file, position, { wants: (schema) => schema === this.database, ...options });
+  }
+
+  private async head(): Promise<[file: string, position: number]> {
+    const logs = await this.select("SHOW BINARY LOGS");
+    const [file, position] = logs.at(-1)!;
+    return [file!, Number(position)];
+  }
+
+  private async read(filename: string, position: number, options: Omit<DecoderOptions, "checksum">): Promise<Log> {
+    const collector = new Collector();
+    const zongji = new ZongJi(account(this.url));
+    const done = new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error("the log has no end")), WAIT);
+      const settle = (error: unknown): void => {
+        clearTimeout(timer);
+        if (error === null) resolve();
+        else reject(error as Error);
+      };
+      zongji.on("error", settle);
+      zongji.on("ready", () => {
+        const decoder = new BinlogDecoder({ ...options, checksum: zongji.useChecksum }, collector.sink(() => decoder));
+        decodePackets(zongji, (packet) => {
+          if (collector.finished) return;
+          try {
+            collector.raw.push(Buffer.from(packet.buffer.subarray(packet.offset + 1, packet.end)));
+            decoder.packet(packet.buffer, packet.offset, packet.end);
+          } catch (error) {
+            settle(error);
+          }
+          if (collector.finished) settle(null);
+        });
+      });
+    });
+    zongji.start({ serverId: 1_000_000 + process.pid * 100 + instances++, filename, position });
+    try {
+      await done;
+      return collector;
+    } finally {
+      zongji.stop();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.session.query(`DROP DATABASE ${this.database}`);
+    await this.session.end();
+  }
+}
+
+function account(url: URL): { host: string; port: number; user: string; password: string } {
+  return { host: url.hostname, port: Number(url.port || 3306), user: decodeURIComponent(url.username), password: decodeURIComponent(url.password) };
+}
+
+interface Packet {
+  readonly buffer: Buffer;
+  readonly offset: number;
+  readonly end: number;
+  isEOF(): boolean;
+  isError(): boolean;
+  asError(encoding: string): Error;
+}
+
+/** Takes the packets of a dump away from the package's own decoder; to be called when it is ready. */
+export function decodePackets(zongji: ZongJi, onPacket: (packet: Packet) => void): void {
+  const { prototype } = (zongji as unknown as { BinlogClass: { prototype: { binlogData: unknown } } }).BinlogClass;
+  prototype.binlogData = function binlogData(packet: Packet, connection: { clientEncoding: string }): unknown {
+    if (packet.isError()) zongji.emit("error", packet.asError(connection.clientEncoding));
+    else if (!packet.isEOF()) onPacket(packet);
+    return binlogData;
+  };
+}
+
+class Collector implements Log {
+  readonly rows: LoggedRow[] = [];
+  readonly events: BinlogEvent[] = [];
+  readonly headers: EventHeader[] = [];
+  readonly tables = new Map<string, BinlogTable>();
+  readonly raw: Buffer[] = [];
+  finished = false;
+
+  sink(decoder: () => BinlogDecoder): ConstructorParameters<typeof BinlogDecoder>[1] {
+    return {
+      event: (event, header) => {
+        this.events.push(event);
+        this.headers.push(header);
+      },
+      row: (kind, table, before, after) => {
+        const { bytes } = decoder().tuples;
+        this.tables.set(table.name, table);
+        if (table.name === "end_of_log") this.finished = true;
+        else this.rows.push({ kind, table: table.name, before: textOf(bytes, before), after: textOf(bytes, after) });
+      },
+    };
+  }
+}
+
+function textOf(bytes: Buffer, at: number): Values | null {
+  return at < 0 ? null : readTuple(bytes, at).map((value) => value?.toString("utf8") ?? null);
+}
+
+export { ROW };
