@@ -14,6 +14,7 @@ import type { TupleWriter } from "./tuple-writer.ts";
 export type ValueDecoder = (input: EventReader, out: TupleWriter) => void;
 
 const COMMA = 0x2c;
+const ZERO = 0x30;
 const REBUILD = "Rebuild the table on the source (ALTER TABLE … FORCE), or leave it out.";
 
 /** Integers are unpadded even when a column is ZEROFILL, which the log does not tell. Throws DR5009 for a column that cannot be decoded. */
@@ -39,7 +40,7 @@ export function decoderOf(column: BinlogColumn): ValueDecoder {
     case TYPE.time: return oldTemporal(column, writeOldTime);
     case TYPE.datetime: return oldTemporal(column, writeOldDatetime);
     case TYPE.timestamp: return oldTemporal(column, writeOldTimestamp);
-    case TYPE.bit: return fixedBytes(high + (low > 0 ? 1 : 0));
+    case TYPE.bit: return bits(high * 8 + low);
     case TYPE.enum: return enumeration(column, low);
     case TYPE.set: return setOf(column, low);
     case TYPE.varchar: return text(column, meta > 255 ? 2 : 1);
@@ -99,11 +100,12 @@ function oldTemporal(column: BinlogColumn, write: (input: EventReader, out: Tupl
   return (input, out) => write(input, out, digits);
 }
 
-/** BIT(n): as many bytes as it needs, in hex. */
-function fixedBytes(length: number): ValueDecoder {
+/** BIT(n): as many bytes as it needs, the first one filled up at its front. */
+function bits(length: number): ValueDecoder {
+  const bytes = (length + 7) >> 3;
   return (input, out) => {
-    const from = input.take(length);
-    out.hex(input.buffer, from, from + length);
+    const from = input.take(bytes);
+    for (let bit = bytes * 8 - length; bit < bytes * 8; bit++) out.byte(ZERO + ((input.buffer[from + (bit >> 3)]! >> (7 - (bit & 7))) & 1));
   };
 }
 

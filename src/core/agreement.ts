@@ -1,5 +1,4 @@
 /** What both sides agreed upon when a mirror began, or when a schema change was accepted. */
-import type { Conversion } from "./common-types.ts";
 import type { ValueFormat, TableLayout } from "./ports.ts";
 import type { WhereType } from "./where.ts";
 import type { Position, RecordClass } from "./words.ts";
@@ -10,8 +9,6 @@ export interface AgreedClass {
   readonly format: ValueFormat;
   /** How `where` reads the columns that it names. */
   readonly whereTypes: Readonly<Record<string, WhereType>>;
-  /** How values of another engine become the target's, by target column; absent between equal engines. */
-  readonly conversions?: Readonly<Record<string, Conversion>>;
 }
 
 export interface Agreement {

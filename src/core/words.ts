@@ -1,5 +1,6 @@
 /** The words of the project as types. See ARCHITECTURE.md. */
 
+import type { Conversion } from "./common-types.ts";
 import type { TableName } from "./names.ts";
 import type { Predicate } from "./where.ts";
 
@@ -28,6 +29,8 @@ export interface MappedColumn {
   readonly map: ReadonlyMap<string, string> | null;
   /** The constant, as the engine's text, when `from` is null. */
   readonly constant: string | null;
+  /** How a value of another engine becomes what the column takes; absent: it is taken as it comes. */
+  readonly conversion?: Conversion;
 }
 
 /** A table, or a filtered part of one, mapped as a unit: the thing that is counted, summed, reported and signed off. */

@@ -237,7 +237,7 @@ export class MirrorSession {
   private mappingsOf(table: StreamTable): readonly Mapping[] {
     return this.classesOf(table.table)
       .filter(({ cls }) => !this.afresh.has(cls.name))
-      .map(({ cls, whereTypes, conversions }) => compileMapping(cls, table, (column) => whereTypes[column] ?? "text", conversions));
+      .map(({ cls, whereTypes }) => compileMapping(cls, table, (column) => whereTypes[column] ?? "text"));
   }
 
   /** A class that is copied from the beginning is emptied then: until that moment its changes mean nothing. */

@@ -1,7 +1,7 @@
 /** From rows of the source's table to rows of a class. The same rules stand in SQL in the connector's copy. */
 import {
   CONVERSIONS, DualrunError, OP, compileWhere, readTuple, tableKey,
-  type ClassPlan, type Conversion, type RecordClass, type StreamTable, type WhereType,
+  type ClassPlan, type RecordClass, type StreamTable, type WhereType,
 } from "../core/index.ts";
 
 /** Decides whether a before or after image belongs to the class; images are tuples in the stream's buffer. */
@@ -13,36 +13,25 @@ export interface Mapping {
 }
 
 /** Compiles the class against the layout in which the stream brings its table. */
-export function compileMapping(cls: RecordClass, table: StreamTable, typeOf: (column: string) => WhereType, conversions: Readonly<Record<string, Conversion>> = {}): Mapping {
+export function compileMapping(cls: RecordClass, table: StreamTable, typeOf: (column: string) => WhereType): Mapping {
   const indexOf = (column: string): number => {
     const index = table.columns.indexOf(column);
     if (index < 0) throw new DualrunError("DR5001", `column "${column}" of ${tableKey(table.table)} is not in the change stream`, { where: `class ${cls.name}` });
     return index;
   };
   const from = Int32Array.from(cls.columns, (column) => (column.from === null ? -1 : indexOf(column.from)));
-  const maps = cls.columns.map((column) => inTurn(column.map === null ? null : compileMap(cls.name, column.target, column.map), conversionOf(conversions, column.target)));
+  const maps = cls.columns.map((column) => (column.map !== null ? compileMap(cls.name, column.target, column.map) : column.conversion !== undefined ? CONVERSIONS[column.conversion] : null));
   const keyNames = cls.key.length > 0 ? cls.key : cls.columns.map((column) => column.target);
   const plan: ClassPlan = {
     cls,
     from,
-    constants: cls.columns.map((column) => (column.constant === null ? null : Buffer.from(column.constant))), // as the target writes them
+    constants: cls.columns.map((column) => (column.constant === null ? null : Buffer.from(column.constant))),
     maps,
     identity: from.length === table.columns.length && from.every((origin, i) => origin === i) && maps.every((map) => map === null),
     keyColumns: Int32Array.from(keyNames, (name) => cls.columns.findIndex((column) => column.target === name)),
     fullBeforeImage: table.fullBeforeImage,
   };
   return { plan, filter: cls.where === null ? null : compileFilter(cls, table, typeOf) };
-}
-
-type ValueMap = (value: Buffer) => Buffer;
-
-function conversionOf(conversions: Readonly<Record<string, Conversion>>, column: string): ValueMap | null {
-  const name = conversions[column];
-  return name === undefined ? null : CONVERSIONS[name];
-}
-
-function inTurn(first: ValueMap | null, second: ValueMap | null): ValueMap | null {
-  return first === null ? second : second === null ? first : (value) => second(first(value));
 }
 
 function compileMap(className: string, column: string, map: ReadonlyMap<string, string>): (value: Buffer) => Buffer {

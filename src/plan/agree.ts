@@ -2,7 +2,7 @@
 import type { Config } from "../config/index.ts";
 import {
   DualrunError, whereColumns, whereTypeOf,
-  type AgreedClass, type Agreement, type Catalogue, type Finding, type RecordClass, type Source, type Target, type WhereType,
+  type AgreedClass, type Agreement, type Catalogue, type Conversion, type Finding, type RecordClass, type Source, type Target, type WhereType,
 } from "../core/index.ts";
 import { resolveClasses } from "./classes.ts";
 
@@ -15,7 +15,8 @@ export interface Proposal {
 /** Reads both catalogues and resolves the classes; with `refuse`, faults found by preflight are thrown together as DR3001. */
 export async function agree(config: Config, source: Source, target: Target, options: { readonly refuse: boolean }): Promise<Proposal> {
   const [sourceFacts, targetFacts] = await Promise.all([source.inspect(), target.inspect()]);
-  const { classes, findings } = resolveClasses(config, sourceFacts, targetFacts);
+  const { classes: resolved, findings } = resolveClasses(config, sourceFacts, targetFacts);
+  const classes = sourceFacts.server.engine === targetFacts.server.engine ? resolved : resolved.map((cls) => converted(cls, target.conversions(cls, targetFacts)));
   const all = [...findings, ...source.preflight(classes, sourceFacts), ...target.preflight(classes, targetFacts, sourceFacts)];
   const errors = all.filter((finding) => finding.severity === "error");
   if (options.refuse && errors.length > 0) {
@@ -23,12 +24,15 @@ export async function agree(config: Config, source: Source, target: Target, opti
   }
   const agreed = classes.map((cls): AgreedClass => ({
     cls, format: target.formats(cls, sourceFacts, targetFacts), whereTypes: whereTypes(cls, sourceFacts),
-    ...(sourceFacts.server.engine === targetFacts.server.engine ? {} : { conversions: target.conversions(cls, targetFacts) }),
   }));
   return {
     agreement: { classes: agreed, layouts: await source.layouts(classes.map((cls) => cls.source)) },
     warnings: all.filter((finding) => finding.severity === "warning").map(line),
   };
+}
+
+function converted(cls: RecordClass, conversions: Readonly<Record<string, Conversion>>): RecordClass {
+  return { ...cls, columns: cls.columns.map((column) => (column.from === null || column.map !== null || conversions[column.target] === undefined ? column : { ...column, conversion: conversions[column.target]! })) };
 }
 
 function line(finding: Finding): string {

@@ -107,7 +107,7 @@ const COLUMNS: readonly Column[] = [
   { type: "float(10,2)", values: ["1.5", "-0.01", "1234567.25", "0"], random: decimalText(6, 2), hint: { decimals: 2 } },
   { type: "date", values: DATES, random: date.map((text) => `'${text}'`) }, { type: "year", values: ["0", "1901", "2155", "2026"], random: whole(1901n, 2155n) },
   ...fractions("time", TIMES, time), ...fractions("datetime", DATETIMES, fc.tuple(date, clock).map(([d, c]) => `'${d} ${c}'`)), ...fractions("timestamp", TIMESTAMPS, timestamp),
-  ...[1, 7, 8, 9, 33, 64].map((bits): Column => ({ type: `bit(${bits})`, values: ["0", "1", `${(1n << BigInt(bits)) - 1n}`], random: whole(0n, (1n << BigInt(bits)) - 1n), text: "LOWER(HEX(CAST(c AS BINARY)))" })),
+  ...[1, 7, 8, 9, 33, 64].map((bits): Column => ({ type: `bit(${bits})`, values: ["0", "1", `${(1n << BigInt(bits)) - 1n}`], random: whole(0n, (1n << BigInt(bits)) - 1n), text: `LPAD(BIN(c + 0), ${bits}, '0')` })),
   { type: "enum('a','b,c','it''s','é','日本','')", values: ["'a'", "'b,c'", "'it''s'", "'é'", "'日本'", "''", "'not a label'"] },
   { type: "enum('ä','€','x') CHARACTER SET latin1", values: ["'ä'", "'€'", "'x'"] },
   { type: `enum(${Array.from({ length: 300 }, (_, i) => `'l${i}'`).join(",")})`, values: ["'l0'", "'l254'", "'l255'", "'l299'"] },
