@@ -44,7 +44,8 @@ export async function unpackedPackages(request: PackageRequest): Promise<string>
   const root = join(cache, `${request.name}-${process.arch}`);
   if (existsSync(root)) return root;
   try {
-    await mkdir(cache, { recursive: true, mode: 0o755 });
+    await mkdir(cache, { recursive: true });
+    await chmod(cache, 0o755);
     await using _lock = await exclusive(join(cache, "lock"));
     if (!existsSync(root)) await fetchInto(root, request);
     return root;
@@ -85,7 +86,8 @@ async function fetchInto(root: string, request: PackageRequest): Promise<void> {
   const guard = new Guard({ directory: partial, quit: "SIGTERM" });
   try {
     await download(join(partial, "apt"), request, guard);
-    await unpack(join(partial, "apt", "archives"), join(partial, "root"), guard);
+    await unpack(join(partial, "apt"), join(partial, "root"), guard);
+    await prune(join(partial, "root"), request.programs);
     await writeLaunchers(join(partial, "root"), request.programs);
     await rename(join(partial, "root"), root);
   } finally {
@@ -115,7 +117,7 @@ async function download(apt: string, request: PackageRequest, guard: Guard): Pro
 
 async function downloadFrom(apt: string, { packages, alone }: PackageRequest, guard: Guard): Promise<void> {
   await run("apt-get", ["install", "-q", "-y", "--download-only", "--no-install-recommends", ...packages], apt, guard);
-  if (alone.length > 0) await run("apt-get", ["download", "-q", ...alone], join(apt, "archives"), guard, apt);
+  if (alone.length > 0) await run("apt-get", ["download", "-q", ...alone], apt, guard);
 }
 
 /** The version that would be installed, without its epoch; empty if there is none. */
@@ -182,8 +184,9 @@ const KEYRINGS = ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/
 const TIMEOUT_MS = 300_000;
 const execute = promisify(execFile);
 
-async function run(program: string, args: readonly string[], cwd: string, guard: Guard, apt = cwd): Promise<string> {
-  const running = execute(program, args, { cwd, env: { ...environment(), APT_CONFIG: join(apt, "apt.conf") }, timeout: TIMEOUT_MS, maxBuffer: 1 << 26 });
+/** Runs a program in apt's archives, by its configuration, and returns what it prints. */
+async function run(program: string, args: readonly string[], apt: string, guard: Guard): Promise<string> {
+  const running = execute(program, args, { cwd: join(apt, "archives"), env: { ...environment(), APT_CONFIG: join(apt, "apt.conf") }, timeout: TIMEOUT_MS, maxBuffer: 1 << 26 });
   guard.follow(running.child.pid ?? null);
   try {
     return (await running).stdout;
@@ -198,13 +201,24 @@ function environment(): NodeJS.ProcessEnv {
 
 // ---- unpacked ----------------------------------------------------------------------------------------------------
 
-const UNUSED = ["doc", "gdb", "lintian", "locale", "man"];
-
-async function unpack(archives: string, root: string, guard: Guard): Promise<void> {
+async function unpack(apt: string, root: string, guard: Guard): Promise<void> {
   await mkdir(root);
-  for (const name of (await readdir(archives)).filter((file) => file.endsWith(".deb"))) await run("dpkg-deb", ["--extract", join(archives, name), root], archives, guard);
-  for (const name of UNUSED) await rm(join(root, "usr", "share", name), { recursive: true, force: true });
   await chmod(root, 0o755);
+  const archives = await readdir(join(apt, "archives"));
+  for (const name of archives.filter((file) => file.endsWith(".deb"))) await run("dpkg-deb", ["--extract", name, root], apt, guard);
+}
+
+const UNUSED = ["doc", "gdb", "lintian", "locale", "man"].map((name) => `usr/share/${name}`);
+
+/** Half of it are programs and texts that nobody asked for. */
+async function prune(root: string, programs: readonly string[]): Promise<void> {
+  const folders = await Promise.all(["usr/bin", "usr/sbin"].map(async (folder) => (await entriesOf(root, folder)).map((name) => ({ name, path: `${folder}/${name}` }))));
+  const others = folders.flat().filter(({ name }) => !programs.includes(name));
+  for (const path of [...UNUSED, ...others.map((other) => other.path)]) await rm(join(root, path), { recursive: true, force: true });
+}
+
+async function entriesOf(root: string, folder: string): Promise<string[]> {
+  return (await readdir(join(root, folder)).catch(ignoring("ENOENT"))) ?? [];
 }
 
 /** The programs are told where their libraries are by that root's own loader, since those of the machine may be older. */
@@ -212,7 +226,8 @@ async function writeLaunchers(root: string, programs: readonly string[]): Promis
   const libraries = await libraryDirectories(root);
   const loader = (await Promise.all(libraries.map((path) => loaderIn(root, path)))).find((path) => path !== null);
   if (loader === undefined || loader === null) throw new Error("the packages bring no loader");
-  await mkdir(join(root, "run"), { mode: 0o755 });
+  await mkdir(join(root, "run"));
+  await chmod(join(root, "run"), 0o755);
   for (const name of programs) {
     const program = ["usr/sbin", "usr/bin"].map((folder) => `${folder}/${name}`).find((path) => existsSync(join(root, path)));
     if (program === undefined) throw new Error(`the packages bring no ${name}`);
@@ -223,7 +238,7 @@ async function writeLaunchers(root: string, programs: readonly string[]): Promis
 }
 
 async function libraryDirectories(root: string): Promise<string[]> {
-  const found = await Promise.all(["usr/lib", "lib"].map(async (folder) => ((await readdir(join(root, folder)).catch(ignoring("ENOENT"))) ?? []).map((name) => `${folder}/${name}`)));
+  const found = await Promise.all(["usr/lib", "lib"].map(async (folder) => (await entriesOf(root, folder)).map((name) => `${folder}/${name}`)));
   return found.flat().filter((path) => /-linux-gnu\w*$/.test(path));
 }
 

@@ -77,6 +77,11 @@ const ENGINE_SETTINGS: Readonly<Record<"mysql" | "mariadb", Readonly<Record<stri
   mariadb: { gtid_strict_mode: "ON", log_slave_updates: "ON" },
 };
 
+/** What a server of ours is set to, besides its address and `server_id`. */
+export function mysqlSettings(engine: "mysql" | "mariadb", durable = true): Readonly<Record<string, string>> {
+  return { ...COMMON_SETTINGS, ...ENGINE_SETTINGS[engine], ...(durable ? DURABLE : FAST) };
+}
+
 const DURABLE = { innodb_flush_log_at_trx_commit: "1", sync_binlog: "1" };
 const FAST = { innodb_flush_log_at_trx_commit: "0", sync_binlog: "0", innodb_doublewrite: "OFF" };
 
@@ -212,9 +217,7 @@ class Server implements MysqlServer {
     for (const left of ["mysqld.sock", "mysqld.sock.lock", "mysqld.pid"]) await rm(join(this.dataDirectory, left), { force: true });
     const launched = await this.#launch({
       server_id: this.#serverId,
-      ...COMMON_SETTINGS,
-      ...ENGINE_SETTINGS[this.engine],
-      ...(options.durable === false ? FAST : DURABLE),
+      ...mysqlSettings(this.engine, options.durable),
       ...options.settings,
       bind_address: HOST,
       port: String(port),
