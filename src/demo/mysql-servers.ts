@@ -103,7 +103,7 @@ export async function startMysql(options: MysqlOptions): Promise<MysqlServer> {
   const directory = await privateDirectory("dualrun-mysql-");
   const guard = new Guard({ directory, quit: "SIGKILL" });
   try {
-    const server = new Server({ options, binaries, owner, directory, guard, password: randomBytes(18).toString("hex") });
+    const server = new Server({ options, binaries, owner, directory, guard, password: newPassword() });
     await server.initialise();
     await server.start();
     return server;
@@ -111,6 +111,11 @@ export async function startMysql(options: MysqlOptions): Promise<MysqlServer> {
     guard.endNow();
     throw error;
   }
+}
+
+/** MySQL's replicas send no more than 32 characters. */
+function newPassword(): string {
+  return randomBytes(16).toString("hex");
 }
 
 interface ServerParts {
