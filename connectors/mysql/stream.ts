@@ -5,12 +5,12 @@ import {
   DualrunError, ENTRY, ENTRY_WORDS, readTuple, tableKey,
   type ChangeBlock, type ChangeStream, type Endpoint, type Position, type SchemaChange, type StreamTable, type TableLayout, type TableName,
 } from "../../src/core/index.ts";
-import { driverAccount, isTransient, unreachable } from "./connection.ts";
+import { address, isTransient, tlsConfig, unreachable, type Flavour } from "./connection.ts";
 import { BinlogDecoder } from "./decoder.ts";
 import type { BinlogEvent, EventHeader } from "./events.ts";
 import { refused } from "./faults.ts";
-import { parseLogSet, type LogSet } from "./gtid.ts";
-import { MARKS, columnNames } from "./layout.ts";
+import { MARKS, columnNames, tableNamed } from "./layout.ts";
+import { accumulator, type GrowingPosition } from "./positions.ts";
 import { ROW, type BinlogTable, type RowKind } from "./rows.ts";
 import { concerns, meaningOf } from "./statements.ts";
 import type { ColumnHints } from "./types.ts";
@@ -24,7 +24,7 @@ const WRITE_TIMEOUT_S = 600;
 const KIND_OF_ROW: Readonly<Record<RowKind, number>> = { [ROW.insert]: ENTRY.insert, [ROW.update]: ENTRY.update, [ROW.delete]: ENTRY.delete };
 
 export interface MysqlStreamOptions {
-  readonly flavour: "mysql" | "mariadb";
+  readonly flavour: Flavour;
   readonly migration: string;
   readonly after: Position;
   readonly layouts: ReadonlyMap<string, TableLayout>;
@@ -54,14 +54,22 @@ class MysqlBlock implements ChangeBlock {
   bytes = 0;
   readonly marks = new Map<number, string>();
   readonly schemaChanges = new Map<number, SchemaChange>();
-  private readonly base: LogSet;
+  private readonly base: Position;
+  private readonly flavour: Flavour;
   private readonly passed: string[] = [];
   private readonly times: number[] = [];
-  private cursor: { readonly set: LogSet; upTo: number };
+  private cursor: { readonly set: GrowingPosition; upTo: number };
 
-  constructor(base: LogSet) {
+  constructor(base: Position, flavour: Flavour) {
     this.base = base;
-    this.cursor = { set: base.clone(), upTo: 0 };
+    this.flavour = flavour;
+    this.cursor = { set: this.begin(), upTo: 0 };
+  }
+
+  private begin(): GrowingPosition {
+    const set = accumulator(this.flavour === "mysql" ? "gtid-set" : "domains");
+    set.addAll(this.base);
+    return set;
   }
 
   add(kind: number, table: number, next: number, previous: number): void {
@@ -89,17 +97,18 @@ class MysqlBlock implements ChangeBlock {
   }
 
   /** The set behind this block. */
-  end(): LogSet {
-    const set = this.base.clone();
-    for (const gtid of this.passed) set.add(gtid);
-    return set;
+  end(): Position {
+    return this.placeBehind(this.passed.length);
   }
 
   position(entry: number): Position {
-    const wanted = this.words[entry * ENTRY_WORDS + 2]!;
-    if (wanted < this.cursor.upTo) this.cursor = { set: this.base.clone(), upTo: 0 };
-    while (this.cursor.upTo < wanted) this.cursor.set.add(this.passed[this.cursor.upTo++]!);
-    return this.cursor.set.toString() as Position;
+    return this.placeBehind(this.words[entry * ENTRY_WORDS + 2]!);
+  }
+
+  private placeBehind(wanted: number): Position {
+    if (wanted < this.cursor.upTo) this.cursor = { set: this.begin(), upTo: 0 };
+    while (this.cursor.upTo < wanted) this.cursor.set.addAll(this.passed[this.cursor.upTo++]!);
+    return this.cursor.set.toPosition();
   }
 
   committedAt(entry: number): number {
@@ -156,8 +165,8 @@ export class MysqlStream implements ChangeStream {
     this.endpoint = endpoint;
     this.options = options;
     this.wanted = new Set([...options.layouts.keys(), tableKey(MARKS)]);
-    this.block = new MysqlBlock(parseLogSet(options.after, options.flavour));
-    this.zongji = new ZongJi(driverAccount(endpoint));
+    this.block = new MysqlBlock(options.after, options.flavour);
+    this.zongji = new ZongJi(driverConfig(endpoint));
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.started = promise;
     this.zongji.on("error", (error: unknown) => {
@@ -173,7 +182,7 @@ export class MysqlStream implements ChangeStream {
   }
 
   head(): Position {
-    return this.block.end().toString() as Position;
+    return this.block.end();
   }
 
   bytesRead(): number {
@@ -250,7 +259,7 @@ export class MysqlStream implements ChangeStream {
     if (block.count === 0) return;
     block.buffer = this.decoder!.tuples.release();
     block.bytes = block.buffer.length + block.count * ENTRY_WORDS * 4;
-    this.block = new MysqlBlock(block.end());
+    this.block = new MysqlBlock(block.end(), this.options.flavour);
     this.queue.push(block);
     this.queuedBytes += block.bytes;
     if (this.queuedBytes > QUEUE_HIGH_WATER && !this.paused) {
@@ -335,14 +344,14 @@ export class MysqlStream implements ChangeStream {
 
   private truncate(database: string, named: Parameters<typeof concerns>[0]): void {
     for (const name of this.options.layouts.keys()) {
-      const table = nameOf(name);
+      const table = tableNamed(name);
       if (concerns(named, database, table)) this.block.add(ENTRY.truncate, this.indexOf(table), 0, -1);
     }
   }
 
   private schemaChanges(isConcerned: (table: TableName) => boolean, command: string): void {
     for (const name of this.options.layouts.keys()) {
-      const table = nameOf(name);
+      const table = tableNamed(name);
       if (isConcerned(table)) this.schemaEntry(-1, { table, differences: [command], announced: true });
     }
   }
@@ -395,15 +404,17 @@ export class MysqlStream implements ChangeStream {
   }
 }
 
+/** What the package's own driver takes. */
+function driverConfig(endpoint: Endpoint): Record<string, unknown> {
+  const { host, port, user, password } = address(endpoint);
+  const tls = tlsConfig(endpoint);
+  return { host, port, user, password, ...(tls === false ? {} : { ssl: tls }) };
+}
+
 interface Driver {
   query(text: string, done: () => void): void;
   pause(): void;
   resume(): void;
-}
-
-function nameOf(key: string): TableName {
-  const dot = key.indexOf(".");
-  return { schema: key.slice(0, dot), name: key.slice(dot + 1) };
 }
 
 function xaRefused(): DualrunError {

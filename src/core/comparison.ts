@@ -16,8 +16,8 @@ export interface ComparedClass {
   readonly target: TableFacts;
 }
 
-/** How the source's moment was had: by a slot's exported snapshot, on a standby that was paused, or by a plain snapshot beside writers that do not end. */
-export const CUT_WAYS = ["slot", "standby", "slot-free"] as const;
+/** How the source's moment was had: by a slot's exported snapshot, on a standby that was paused, by a plain snapshot beside writers that do not end, or (MySQL, MariaDB) by a snapshot with its place in the log. */
+export const CUT_WAYS = ["slot", "standby", "slot-free", "snapshot"] as const;
 export type CutWay = (typeof CUT_WAYS)[number];
 
 /** Slices by class whose rows a cut does not show at one moment; null: the whole class. A class that is absent is shown whole. */

@@ -383,7 +383,7 @@ export class MirrorSession {
     }
     const firstHold = performance.now() - since;
     try {
-      const hold = await reached;
+      const hold = await this.exactly(await reached, taken.position);
       const heldSince = performance.now();
       try {
         await target.snapshot();
@@ -400,6 +400,13 @@ export class MirrorSession {
       await taken.reader[Symbol.asyncDispose]();
       throw error;
     }
+  }
+
+  /** Where places in a log are not in one line, the stream may stand beside the source's moment instead of at it. */
+  private async exactly(hold: Hold, position: Position): Promise<Hold> {
+    if (hold.checkpoint.position !== null && this.options.source.positions.relate(hold.checkpoint.position, position) === "equal") return hold;
+    hold.release();
+    throw new NotComparable("the log's order and the source's own differ at that moment");
   }
 
   /** What was written between the ceiling and a plain snapshot's place may be on either side of it: neither reader shows it. */

@@ -1,0 +1,159 @@
+/** MySQL and MariaDB as the source of a mirror. */
+import type { Pool } from "mariadb";
+import {
+  DualrunError, NotComparable,
+  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type PassedTransactions, type Position, type Positions, type ReadLimits, type RecordClass,
+  type SchemaTrigger, type Scratch, type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
+} from "../../src/core/index.ts";
+import { certificateExpiry, connect, connectPool, flavourOf, query, type Flavour } from "./connection.ts";
+import { MysqlCut } from "./cut.ts";
+import { sourceGrants } from "./grants.ts";
+import { quoteTable } from "./identifiers.ts";
+import { inspectEndpoint } from "./inspect.ts";
+import { MARKS, hintsOf, layoutDifferences, layoutsOf, tableNamed } from "./layout.ts";
+import { canonicalPosition, mysqlPositions } from "./positions.ts";
+import { preflightSource } from "./preflight.ts";
+import { executed, openMysqlSnapshot } from "./snapshot.ts";
+import { openMysqlStream } from "./stream.ts";
+
+export async function connectMysqlSource(endpoint: Endpoint, migration: string, replica: Endpoint | null): Promise<MysqlSource> {
+  const application = `dualrun ${migration}`;
+  const probe = await connect(endpoint, { application });
+  const flavour = flavourOf(probe);
+  await probe.end();
+  return new MysqlSource(endpoint, migration, replica, await connectPool(endpoint, { application }), flavour);
+}
+
+export class MysqlSource implements Source {
+  readonly positions: Positions = mysqlPositions;
+  private readonly endpoint: Endpoint;
+  private readonly migration: string;
+  private readonly application: string;
+  private readonly replica: Endpoint | null;
+  private readonly pool: Pool;
+  private readonly flavour: Flavour;
+  /** Tables in the stream, quoted. */
+  private mapped: readonly string[] = [];
+
+  constructor(endpoint: Endpoint, migration: string, replica: Endpoint | null, pool: Pool, flavour: Flavour) {
+    this.endpoint = endpoint;
+    this.migration = migration;
+    this.application = `dualrun ${migration}`;
+    this.replica = replica;
+    this.pool = pool;
+    this.flavour = flavour;
+  }
+
+  async identity(): Promise<string> {
+    return (await this.inspect()).server.identity;
+  }
+
+  certificateExpiry(): Promise<Date | null> {
+    return certificateExpiry(this.endpoint, { application: `${this.application} certificate` });
+  }
+
+  inspect(): Promise<Catalogue> {
+    return inspectEndpoint(this.endpoint, `${this.application} inspect`);
+  }
+
+  preflight(classes: readonly RecordClass[], catalogue: Catalogue): Finding[] {
+    return preflightSource(classes, catalogue);
+  }
+
+  grants(classes: readonly RecordClass[], catalogue: Catalogue): string[] {
+    return sourceGrants(classes, catalogue);
+  }
+
+  head(): Promise<Position> {
+    return executed(this.pool, this.flavour);
+  }
+
+  async mark(token: string): Promise<Position> {
+    const before = await this.head();
+    await this.pool.query(`INSERT INTO ${quoteTable(MARKS)} (migration, token) VALUES (?, ?) ON DUPLICATE KEY UPDATE token = VALUES(token)`, [this.migration, token]);
+    return before;
+  }
+
+  /** The log holds every table; what is ours is the place for markers. */
+  async publish(): Promise<void> {
+    await this.pool.query(`CREATE DATABASE IF NOT EXISTS ${MARKS.schema}`);
+    await this.pool.query(`CREATE TABLE IF NOT EXISTS ${quoteTable(MARKS)} (migration varchar(40) NOT NULL PRIMARY KEY, token varchar(200) NOT NULL) ENGINE = InnoDB CHARACTER SET utf8mb4`);
+  }
+
+  async openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number, signal: AbortSignal): Promise<Snapshot> {
+    if (purpose === "first") await this.publish();
+    return openMysqlSnapshot(this.endpoint, this.application, this.flavour, await this.inspect(), classes, readers, signal);
+  }
+
+  /** Another server may go on where this one ended: it has to hold all that the target has, and still have the log of what came then. */
+  async resumeCheck(checkpoint: Checkpoint): Promise<string> {
+    const position = checkpoint.position!;
+    const identity = await this.identity();
+    const head = await this.head();
+    const relation = mysqlPositions.relate(position, head);
+    const other = identity !== checkpoint.sourceIdentity;
+    if (relation !== "before" && relation !== "equal") {
+      throw other
+        ? new DualrunError("DR4003", `this server does not hold all that the target has: ${position}`, { where: "source" })
+        : new DualrunError("DR4002", `the target stands at ${position}, which the source's log does not hold: it is at ${head}`, { where: "source" });
+    }
+    const purged = await this.purged();
+    if (!isWithin(purged, position)) throw new DualrunError("DR4004", `the source has thrown away its log up to ${purged}, the target stands at ${position}`, { where: "source" });
+    return identity;
+  }
+
+  async openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream> {
+    if (format !== "text") throw new TypeError("rows of MySQL and MariaDB come as text");
+    this.mapped = [...layouts.keys()].map((key) => quoteTable(tableNamed(key)));
+    const hints = hintsOf(await this.inspect());
+    return openMysqlStream(this.endpoint, { flavour: this.flavour, migration: this.migration, after, layouts, hints, signal });
+  }
+
+  async prepareCut(limits: ReadLimits, _passed: PassedTransactions): Promise<CutMaker> {
+    if (this.replica !== null) throw new NotComparable("source.readReplica is not supported on MySQL and MariaDB yet");
+    return MysqlCut.prepare(this.endpoint, this.application, this.flavour, this.mapped, limits);
+  }
+
+  scratch(_limits: ReadLimits): Promise<Scratch> {
+    return Promise.reject(new DualrunError("DR1005", "the self-test is not available on MySQL and MariaDB yet", { where: "source" }));
+  }
+
+  async streamHealth(): Promise<StreamHealth> {
+    return { head: await this.head(), retainedBytes: null, state: "ok", detail: "the source keeps its log by time, whoever reads it" };
+  }
+
+  async layouts(tables: readonly TableName[]): Promise<Map<string, TableLayout>> {
+    return layoutsOf(await this.inspect(), tables);
+  }
+
+  layoutDifferences(agreed: TableLayout, found: TableLayout): string[] {
+    return layoutDifferences(agreed, found);
+  }
+
+  /** The log tells of every schema change where it happened: nothing has to be installed. */
+  schemaTrigger(): SchemaTrigger {
+    const nothing = (): Promise<void> => Promise.resolve();
+    return { statements: [], isInstalled: () => Promise.resolve(true), install: nothing, remove: nothing };
+  }
+
+  async tearDown(): Promise<void> {
+    await this.pool.query(`DELETE FROM ${quoteTable(MARKS)} WHERE migration = ?`, [this.migration]);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.pool.end().catch(() => undefined); // it may be broken already
+  }
+
+  /** Up to where the log is gone. */
+  private async purged(): Promise<Position> {
+    if (this.flavour === "mysql") return canonicalPosition(String((await query(this.pool, "SELECT @@GLOBAL.gtid_purged AS gtid"))[0]!["gtid"] ?? ""));
+    const [oldest] = await query(this.pool, "SHOW BINARY LOGS");
+    const [row] = await query(this.pool, "SELECT BINLOG_GTID_POS(?, 4) AS gtid", [String(oldest!["Log_name"])]);
+    return canonicalPosition(String(row!["gtid"] ?? ""));
+  }
+}
+
+function isWithin(inner: Position, outer: Position): boolean {
+  const relation = mysqlPositions.relate(inner, outer);
+  return relation === "before" || relation === "equal";
+}
