@@ -39,15 +39,13 @@ export function charsetOfCollation(id: number): string | undefined {
 }
 
 const QUESTION_MARK = 0x3f;
-const UNKNOWN = 0xfffd;
 
 const copyUtf8: TextCopy = (bytes, from, to, out) => out.append(bytes, from, to);
 const copyHex: TextCopy = (bytes, from, to, out) => out.hex(bytes, from, to);
 
 function singleByte(lower: Readonly<Record<number, string>>, upper: string): TextCopy {
   const points = Uint16Array.from({ length: 256 }, (_, byte) => {
-    const known = byte < 0x80 ? (lower[byte]?.charCodeAt(0) ?? byte) : (upper.charCodeAt(byte - 0x80) || UNKNOWN);
-    return known === UNKNOWN ? QUESTION_MARK : known;
+    return byte < 0x80 ? (lower[byte]?.charCodeAt(0) ?? byte) : (upper.charCodeAt(byte - 0x80) || QUESTION_MARK);
   });
   return (bytes, from, to, out) => {
     out.reserve(3 * (to - from));

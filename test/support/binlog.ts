@@ -77,7 +77,13 @@ export class BinlogServer implements AsyncDisposable {
     const [file, position] = await this.head();
     await work();
     await this.run("CREATE TABLE IF NOT EXISTS end_of_log (n int)", "INSERT INTO end_of_log VALUES (1)");
-    return await this.read(file, position, { wants: (schema) => schema === this.database, ...options });
+    return await this.read(file, position, { wants: (schema) => schema === this.database, ...options }, (log) => log.sawEnd);
+  }
+
+  /** The log from its end on, until the server says that nothing happens. */
+  async idleLog(): Promise<Log> {
+    const [file, position] = await this.head();
+    return await this.read(file, position, {}, (log) => log.events.some(({ kind }) => kind === "heartbeat"));
   }
 
   private async head(): Promise<[file: string, position: number]> {
@@ -86,7 +92,7 @@ export class BinlogServer implements AsyncDisposable {
     return [file!, Number(position)];
   }
 
-  private async read(filename: string, position: number, options: Omit<DecoderOptions, "checksum">): Promise<Log> {
+  private async read(filename: string, position: number, options: Omit<DecoderOptions, "checksum">, isEnd: (log: Collector) => boolean): Promise<Log> {
     const collector = new Collector();
     const zongji = new ZongJi(account(this.url));
     const done = new Promise<void>((resolve, reject) => {
@@ -98,16 +104,17 @@ export class BinlogServer implements AsyncDisposable {
       };
       zongji.on("error", settle);
       zongji.on("ready", () => {
+        zongji.connection?.query("SET @master_heartbeat_period = 200000000");
         const decoder = new BinlogDecoder({ ...options, checksum: zongji.useChecksum }, collector.sink(() => decoder));
         decodePackets(zongji, (packet) => {
-          if (collector.finished) return;
+          if (isEnd(collector)) return;
           try {
             collector.raw.push(Buffer.from(packet.buffer.subarray(packet.offset + 1, packet.end)));
             decoder.packet(packet.buffer, packet.offset, packet.end);
           } catch (error) {
             settle(error);
           }
-          if (collector.finished) settle(null);
+          if (isEnd(collector)) settle(null);
         });
       });
     });
@@ -155,7 +162,7 @@ class Collector implements Log {
   readonly headers: EventHeader[] = [];
   readonly tables = new Map<string, BinlogTable>();
   readonly raw: Buffer[] = [];
-  finished = false;
+  sawEnd = false;
 
   sink(decoder: () => BinlogDecoder): ConstructorParameters<typeof BinlogDecoder>[1] {
     return {
@@ -166,7 +173,7 @@ class Collector implements Log {
       row: (kind, table, before, after) => {
         const { bytes } = decoder().tuples;
         this.tables.set(table.name, table);
-        if (table.name === "end_of_log") this.finished = true;
+        if (table.name === "end_of_log") this.sawEnd = true;
         else this.rows.push({ kind, table: table.name, before: textOf(bytes, before), after: textOf(bytes, after) });
       },
     };
