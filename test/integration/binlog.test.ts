@@ -32,7 +32,7 @@ const bytesOf = (bytes: Uint8Array): string => `x'${Buffer.from(bytes).toString(
 const pad = (value: number, digits: number): string => String(value).padStart(digits, "0");
 const whole = (min: bigint, max: bigint): fc.Arbitrary<string> => fc.bigInt({ min, max }).map(String);
 const binary = (max: number): fc.Arbitrary<string> => fc.uint8Array({ maxLength: max }).map(bytesOf);
-const unicode = (max: number): fc.Arbitrary<string> => fc.string({ unit: "grapheme", maxLength: max }).filter((text) => [...text].length <= max).map(hexOf);
+const unicode = (max: number): fc.Arbitrary<string> => fc.string({ unit: "grapheme", maxLength: max }).filter((text) => Array.from(text).length <= max).map(hexOf);
 const integers = (type: string, bits: number): Column[] => {
   const half = 1n << BigInt(bits - 1);
   return [

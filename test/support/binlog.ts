@@ -15,7 +15,7 @@ import type { BinlogEvent, EventHeader } from "../../connectors/mysql/events.ts"
 export type Flavour = "mysql" | "mariadb";
 
 export const SERVER_URLS: Readonly<Record<Flavour, string | undefined>> = {
-  mysql: process.env.DUALRUN_TEST_MYSQL_URL, mariadb: process.env.DUALRUN_TEST_MARIADB_URL,
+  mysql: process.env.DUALRUN_TEST_MYSQL_URL || undefined, mariadb: process.env.DUALRUN_TEST_MARIADB_URL || undefined,
 };
 
 const WAIT = 60_000;
