@@ -1,7 +1,9 @@
 /** What the decoder reads in a real server's binary log is what the server itself prints. */
+import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { BinlogDecoder } from "../../connectors/mysql/decoder.ts";
+import { EVENT, FLAG_IGNORABLE } from "../../connectors/mysql/events.ts";
 import { DualrunError } from "../../src/core/index.ts";
 import { BinlogServer, ROW, SERVER_URLS, type Flavour, type LoggedRow } from "../support/binlog.ts";
 import type { ColumnHint } from "../../connectors/mysql/types.ts";
@@ -125,6 +127,12 @@ const COLUMNS: readonly Column[] = [
   { type: "varchar(60) CHARACTER SET utf16", values: ["'日本 🙂'", "'plain'", "''"], random: unicode(60) }, { type: "varchar(60) CHARACTER SET utf32", values: ["'日本 🙂'"], random: unicode(60) },
   { type: "varchar(60) CHARACTER SET utf16le", values: ["'日本 🙂'"], random: unicode(60) },
   { type: "varchar(60) CHARACTER SET latin1", values: ["'€ „quoted“ ÿ'", "''", "REPEAT('é', 60)"] },
+  ...[255, 256].flatMap((length): Column[] => [
+    { type: `varchar(${length}) CHARACTER SET latin1`, values: ["'x'", "''", `REPEAT('é', ${length})`] }, { type: `varbinary(${length})`, values: ["'x'", `REPEAT(x'80', ${length})`], text: AS_HEX },
+    { type: `enum(${Array.from({ length }, (_, i) => `'l${i}'`).join(",")})`, values: ["'l0'", "'l254'", `'l${length - 1}'`] },
+  ]),
+  ...[63, 64, 127, 128].map((length): Column => ({ type: `char(${length})`, values: ["'x'", `REPEAT('🙂', ${length})`] })),
+  ...[8, 9, 16, 17, 24, 25, 32, 33].map((length): Column => ({ type: `set(${SET_LABELS.slice(0, length).map((label) => `'${label}'`).join(",")})`, values: ["'m0'", `'m${length - 1}'`, `'m0,m7,m${length - 1}'`] })),
   { type: "tinytext", values: ["''", "'é'", "REPEAT('x', 255)"] }, { type: "text", values: ["''", "REPEAT('ñ', 20000)"], random: unicode(200) },
   { type: "mediumtext", values: ["REPEAT('long ', 20000)", "''"] }, { type: "longtext CHARACTER SET latin1", values: ["REPEAT('ä', 70000)", "''"] },
   { type: "binary(16)", values: ["''", "x'00'", "x'00112233445566778899aabbccddee00'", "x'61'"], random: binary(16), text: AS_HEX },
@@ -229,7 +237,7 @@ const SINGLE_BYTE = ["latin1", "latin2", "latin5", "latin7", "cp850", "cp852", "
 const MULTI_BYTE = ["gbk", "gb2312", "sjis", "cp932", "euckr", "ucs2", "utf16", "utf16le", "utf32", "utf8mb3"];
 const ALL_BYTES = Buffer.from(Array.from({ length: 255 }, (_, i) => i + 1)).toString("hex");
 
-/** Characters of the basic plane in pieces; private ones apart, which cp932 has and the decoder refuses. */
+/** Characters of the basic plane in pieces; private ones apart, which cp932 and gb18030 have and the decoder refuses. */
 function charactersOf(charset: string): string[] {
   if (SINGLE_BYTE.includes(charset)) return [`INSERT INTO cs_${charset} VALUES (1, CONVERT(x'${ALL_BYTES}' USING ${charset}))`];
   return Array.from({ length: 128 }, (_, piece) => {
@@ -246,13 +254,30 @@ interface Outcome {
   readonly fault: string | null;
 }
 
-const TABLE_MAP = 19;
 const CHECKSUM = 4;
+const isTableMap = (event: Buffer | undefined): boolean => event?.[4] === EVENT.tableMap;
+const isFormat = (event: Buffer): boolean => event[4] === EVENT.formatDescription;
+
+/** The event without its checksum, changed in one place. */
+function withByte(event: Buffer, at: number, value: number): Buffer {
+  const copy = Buffer.from(event);
+  copy[at] = value;
+  copy.writeUInt32LE(crc32(copy.subarray(0, -CHECKSUM)), copy.length - CHECKSUM);
+  return copy;
+}
+
+/** Rows and tuples of whole events, with their checksums. */
+function decodeAll(events: readonly Buffer[]): string {
+  const rows: string[] = [];
+  const decoder: BinlogDecoder = new BinlogDecoder({ checksum: true }, { ...SILENT, row: (kind) => rows.push(String(kind)) });
+  for (const event of events) decoder.event(event, 0, event.length);
+  return `${rows.join()} ${decoder.tuples.release().toString("hex")}`;
+}
 
 /** The event at `index`, cut short and with changed bytes, between zeros and between ones: both have to end alike. */
 function brokenOutcomes(raw: readonly Buffer[], index: number, hints: (table: string) => ReadonlyMap<string, ColumnHint> | undefined): Outcome[] {
   const event = raw[index]!.subarray(0, -CHECKSUM);
-  const before = raw[index - 1]?.[4] === TABLE_MAP ? raw[index - 1]!.subarray(0, -CHECKSUM) : null;
+  const before = isTableMap(raw[index - 1]) ? raw[index - 1]!.subarray(0, -CHECKSUM) : null;
   const cuts = Array.from({ length: 12 }, (_, i) => event.subarray(0, Math.floor((event.length * i) / 12)));
   const changed = fc.sample(fc.tuple(fc.nat(event.length - 1), fc.integer({ min: 1, max: 255 })), { seed: SEED + index, numRuns: 8 }).map(([at, flip]) => {
     const copy = Buffer.from(event);
@@ -303,10 +328,10 @@ describe.each(["mysql", "mariadb"] as const)("binary log of %s", (flavour) => {
       expect(faults).toEqual([]);
     });
 
-    test("every character of the single-byte character sets, and those of gbk, gb2312, sjis, cp932 and euckr", { timeout: 120_000 }, async () => {
+    test("every character of the single-byte character sets, and those of gbk, gb18030, gb2312, sjis, cp932 and euckr", { timeout: 120_000 }, async () => {
       const printed = new Map<string, Texts>();
       const log = await server.logOf(async () => {
-        for (const charset of [...SINGLE_BYTE, ...MULTI_BYTE]) {
+        for (const charset of [...SINGLE_BYTE, ...MULTI_BYTE, ...(flavour === "mysql" ? ["gb18030"] : [])]) {
           await server.run(`CREATE TABLE cs_${charset} (id int PRIMARY KEY, c text CHARACTER SET ${charset})`, ...charactersOf(charset));
           printed.set(`cs_${charset}`, (await server.select(`SELECT CONVERT(c USING utf8mb4) FROM cs_${charset} ORDER BY id`)).flat());
         }
@@ -359,9 +384,30 @@ describe.each(["mysql", "mariadb"] as const)("binary log of %s", (flavour) => {
       expect(rotations.at(-1)!.position).toBe(4n);
       expect(log.events.flatMap((event) => (event.kind === "format" ? [event.isMariaDb] : []))).toEqual([flavour === "mariadb", flavour === "mariadb"]);
 
-      const idle = (await server.idleLog()).events.at(-1)!;
-      expect(idle).toMatchObject({ kind: "heartbeat", file: (await server.select("SHOW BINARY LOGS")).at(-1)![0] });
-      expect(String((idle as { position: bigint }).position)).toBe((await server.select("SHOW BINARY LOGS")).at(-1)![1]);
+      for (const flags of [0, 2]) {
+        const idle = await server.idleLog(flags);
+        const [file, position] = (await server.select("SHOW BINARY LOGS")).at(-1)!;
+        expect(idle.events.at(-1)).toEqual({ kind: "heartbeat", file, position: BigInt(position!) });
+        expect(idle.headers.at(-1)!.type).toBe(flavour === "mysql" && flags === 2 ? EVENT.heartbeatV2 : EVENT.heartbeat);
+      }
+    });
+
+    test("a row of more than 16 MB, partitions, and JSON that was changed in place", { timeout: 60_000 }, async () => {
+      let printed: Texts = [];
+      const log = await server.logOf(async () => {
+        await server.run("CREATE TABLE large (a longtext, b longblob)", "INSERT INTO large VALUES (REPEAT('é', 5000000), REPEAT(x'00ff', 5000000))",
+          "CREATE TABLE parts (id int PRIMARY KEY, c varchar(9)) PARTITION BY HASH (id) PARTITIONS 4", "INSERT INTO parts VALUES (1, 'one'), (2, 'two')", "UPDATE parts SET id = id + 10, c = 'moved'", "DELETE FROM parts",
+          "CREATE TABLE in_place (j json)", `INSERT INTO in_place VALUES ('{"a": "${"x".repeat(100)}", "b": [1, 2, 3], "c": 123456789012}')`,
+          "UPDATE in_place SET j = JSON_SET(j, '$.a', 'short', '$.c', 7)", "UPDATE in_place SET j = JSON_REMOVE(JSON_REPLACE(j, '$.b[1]', 'two'), '$.b[0]')");
+        printed = (await server.select("SELECT CAST(j AS CHAR) FROM in_place")).flat();
+      });
+      const of = (table: string): LoggedRow[] => log.rows.filter((row) => row.table === table);
+      expect(of("large").map(({ after }) => [after?.[0] === "é".repeat(5_000_000), after?.[1] === "00ff".repeat(5_000_000)])).toEqual([[true, true]]);
+      expect(of("parts").map(({ kind, before, after }) => [kind, before?.join(), after?.join()])).toEqual(expect.arrayContaining([
+        [ROW.insert, undefined, "1,one"], [ROW.insert, undefined, "2,two"], [ROW.update, "1,one", "11,moved"], [ROW.update, "2,two", "12,moved"], [ROW.delete, "11,moved", undefined], [ROW.delete, "12,moved", undefined],
+      ]));
+      expect(of("parts").length).toBe(6);
+      expect(of("in_place").at(-1)!.after).toEqual(printed);
     });
 
     test.runIf(flavour === "mysql")("GTIDs, with tags and without", async (context) => {
@@ -375,6 +421,14 @@ describe.each(["mysql", "mariadb"] as const)("binary log of %s", (flavour) => {
       const gtids = log.events.flatMap((event) => (event.kind === "gtid" ? [event] : []));
       expect(gtids.map(({ gtid }) => gtid)).toEqual(expect.arrayContaining([`${source}:9000000000000000001`, `${source}:my_tag:300`]));
       expect(gtids.every(({ committedAt }) => Math.abs(committedAt! / 1000 - Date.now()) < 60_000)).toBe(true);
+
+      await server.run("SET GLOBAL gtid_mode = ON_PERMISSIVE", "SET GLOBAL gtid_mode = OFF_PERMISSIVE");
+      try {
+        const anonymous = await server.logOf(() => server.run("INSERT INTO g VALUES (2)"));
+        expect(anonymous.events.flatMap((event) => (event.kind === "gtid" ? [event.gtid] : []))[0]).toBeNull();
+      } finally {
+        await server.run("SET GLOBAL gtid_mode = ON_PERMISSIVE", "SET GLOBAL gtid_mode = ON");
+      }
     });
 
     test.runIf(flavour === "mariadb")("MariaDB's GTIDs", async () => {
@@ -453,7 +507,11 @@ describe.each(["mysql", "mariadb"] as const)("binary log of %s", (flavour) => {
       const outcomes = log.raw.slice(0, 3000).flatMap((_, i) => brokenOutcomes(log.raw, i, (table) => hintOf(columns[Number(table.slice(1))])));
       expect(outcomes.filter(({ fault }) => fault !== null)).toEqual([]);
       expect(outcomes.filter(({ refusedIt }) => refusedIt).length).toBeGreaterThan(1000);
-      const damaged = Buffer.from(log.raw.find((event) => event[4] === 19)!);
+      expect(() => decodeAll([log.raw.find(isTableMap)!, log.raw.find(isFormat)!, log.raw[log.raw.findIndex(isTableMap) + 1]!])).toThrow("never described");
+      expect(() => decodeAll([withByte(log.raw.find(isTableMap)!, 4, 200)])).toThrow("unknown type 200");
+      expect(() => decodeAll([withByte(log.raw.find(isTableMap)!, 4, EVENT.incident)])).toThrow("INCIDENT");
+      expect(decodeAll([withByte(withByte(log.raw.find(isTableMap)!, 4, 200), 17, FLAG_IGNORABLE)])).toBe(" ");
+      const damaged = Buffer.from(log.raw.find(isTableMap)!);
       damaged[30]! ^= 1;
       expect(() => new BinlogDecoder({ checksum: true }, SILENT).event(damaged, 0, damaged.length)).toThrow("checksum is wrong");
     });

@@ -80,10 +80,10 @@ export class BinlogServer implements AsyncDisposable {
     return await this.read(file, position, { wants: (schema) => schema === this.database, ...options }, (log) => log.sawEnd);
   }
 
-  /** The log from its end on, until the server says that nothing happens. */
-  async idleLog(): Promise<Log> {
+  /** The log from its end on, until the server says that nothing happens; `flags` go with the request. */
+  async idleLog(flags: number): Promise<Log> {
     const [file, position] = await this.head();
-    return await this.read(file, position, {}, (log) => log.events.some(({ kind }) => kind === "heartbeat"));
+    return await this.read(file, position, {}, (log) => log.events.some(({ kind }) => kind === "heartbeat"), flags);
   }
 
   private async head(): Promise<[file: string, position: number]> {
@@ -92,7 +92,7 @@ export class BinlogServer implements AsyncDisposable {
     return [file!, Number(position)];
   }
 
-  private async read(filename: string, position: number, options: Omit<DecoderOptions, "checksum">, isEnd: (log: Collector) => boolean): Promise<Log> {
+  private async read(filename: string, position: number, options: Omit<DecoderOptions, "checksum">, isEnd: (log: Collector) => boolean, flags = 0): Promise<Log> {
     const collector = new Collector();
     const zongji = new ZongJi(account(this.url));
     const done = new Promise<void>((resolve, reject) => {
@@ -104,6 +104,7 @@ export class BinlogServer implements AsyncDisposable {
       };
       zongji.on("error", settle);
       zongji.on("ready", () => {
+        setDumpFlags(zongji, flags);
         zongji.connection?.query("SET @master_heartbeat_period = 200000000");
         const decoder = new BinlogDecoder({ ...options, checksum: zongji.useChecksum }, collector.sink(() => decoder));
         decodePackets(zongji, (packet) => {
@@ -153,6 +154,19 @@ export function decodePackets(zongji: ZongJi, onPacket: (packet: Packet) => void
     if (packet.isError()) zongji.emit("error", packet.asError(connection.clientEncoding));
     else if (!packet.isEOF()) onPacket(packet);
     return binlogData;
+  };
+}
+
+const DUMP = 0x12;
+const FLAGS_OFFSET = 9;
+
+/** What the package has no option for. */
+function setDumpFlags(zongji: ZongJi, flags: number): void {
+  const connection = zongji.connection as unknown as { writePacket: (packet: { buffer: Buffer }) => void };
+  const write = connection.writePacket.bind(connection);
+  connection.writePacket = (packet) => {
+    if (packet.buffer[4] === DUMP) packet.buffer[FLAGS_OFFSET]! |= flags;
+    write(packet);
   };
 }
 
