@@ -9,6 +9,7 @@ import * as mariadb from "mariadb";
 
 import { readTuple } from "../../src/core/index.ts";
 import { BinlogDecoder, type DecoderOptions } from "../../connectors/mysql/decoder.ts";
+import { takePackets } from "../../connectors/mysql/packets.ts";
 import { ROW, type BinlogTable, type RowKind } from "../../connectors/mysql/rows.ts";
 import type { BinlogEvent, EventHeader } from "../../connectors/mysql/events.ts";
 
@@ -107,15 +108,14 @@ export class BinlogServer implements AsyncDisposable {
         setDumpFlags(zongji, flags);
         zongji.connection?.query("SET @master_heartbeat_period = 200000000");
         const decoder = new BinlogDecoder({ ...options, checksum: zongji.useChecksum }, collector.sink(() => decoder));
-        decodePackets(zongji, (packet) => {
-          if (isEnd(collector)) return;
-          try {
-            collector.raw.push(Buffer.from(packet.buffer.subarray(packet.offset + 1, packet.end)));
-            decoder.packet(packet.buffer, packet.offset, packet.end);
-          } catch (error) {
-            settle(error);
-          }
-          if (isEnd(collector)) settle(null);
+        takePackets(zongji, {
+          onEvent: (buffer, from, to) => {
+            if (isEnd(collector)) return;
+            collector.raw.push(Buffer.from(buffer.subarray(from + 1, to)));
+            decoder.packet(buffer, from, to);
+            if (isEnd(collector)) settle(null);
+          },
+          onEnd: (error) => settle(error ?? new Error("the server has ended the dump")),
         });
       });
     });
@@ -136,25 +136,6 @@ export class BinlogServer implements AsyncDisposable {
 
 function account(url: URL): { host: string; port: number; user: string; password: string } {
   return { host: url.hostname, port: Number(url.port || 3306), user: decodeURIComponent(url.username), password: decodeURIComponent(url.password) };
-}
-
-interface Packet {
-  readonly buffer: Buffer;
-  readonly offset: number;
-  readonly end: number;
-  isEOF(): boolean;
-  isError(): boolean;
-  asError(encoding: string): Error;
-}
-
-/** Takes the packets of a dump away from the package's own decoder; to be called when it is ready. */
-export function decodePackets(zongji: ZongJi, onPacket: (packet: Packet) => void): void {
-  const { prototype } = (zongji as unknown as { BinlogClass: { prototype: { binlogData: unknown } } }).BinlogClass;
-  prototype.binlogData = function binlogData(packet: Packet, connection: { clientEncoding: string }): unknown {
-    if (packet.isError()) zongji.emit("error", packet.asError(connection.clientEncoding));
-    else if (!packet.isEOF()) onPacket(packet);
-    return binlogData;
-  };
 }
 
 const DUMP = 0x12;
