@@ -7,11 +7,9 @@ interface Packet {
   readonly offset: number;
   readonly end: number;
   isEOF(): boolean;
-  isError(): boolean;
-  asError(encoding: string): Error;
 }
 
-type PacketReader = (packet: Packet, connection: { clientEncoding: string }) => PacketReader | null;
+type PacketReader = (packet: Packet) => PacketReader | null;
 
 export interface PacketHandler {
   /** An event with its leading 0, as BinlogDecoder.packet takes it. What it throws ends the dump. */
@@ -20,15 +18,14 @@ export interface PacketHandler {
   readonly onEnd: (error: unknown) => void;
 }
 
-/** To be called in zongji's `ready`, once per start. */
+/** To be called in zongji's `ready`, once per start. What the server answers with an error comes as zongji's own `error`. */
 export function takePackets(zongji: ZongJi, handler: PacketHandler): void {
   const { prototype } = (zongji as unknown as { BinlogClass: { prototype: { binlogData: PacketReader } } }).BinlogClass;
   const end = (error: unknown): null => {
     handler.onEnd(error);
     return null;
   };
-  const read: PacketReader = (packet, connection) => {
-    if (packet.isError()) return end(packet.asError(connection.clientEncoding));
+  const read: PacketReader = (packet) => {
     if (packet.isEOF()) return end(null);
     try {
       handler.onEvent(packet.buffer, packet.offset, packet.end);

@@ -9,7 +9,7 @@ import { BinlogServer, ROW, SERVER_URLS, type Flavour, type LoggedRow } from "..
 import type { ColumnHint } from "../../connectors/mysql/types.ts";
 
 const SEED = Number(process.env.DUALRUN_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
-const RANDOM_VALUES = 60;
+const RANDOM_VALUES = Number(process.env.DUALRUN_TEST_VALUES ?? 60);
 
 interface Column {
   readonly type: string;
