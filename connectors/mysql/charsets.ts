@@ -39,15 +39,13 @@ export function charsetOfCollation(id: number): string | undefined {
 }
 
 const QUESTION_MARK = 0x3f;
-const UNKNOWN = 0xfffd;
 
 const copyUtf8: TextCopy = (bytes, from, to, out) => out.append(bytes, from, to);
 const copyHex: TextCopy = (bytes, from, to, out) => out.hex(bytes, from, to);
 
 function singleByte(lower: Readonly<Record<number, string>>, upper: string): TextCopy {
   const points = Uint16Array.from({ length: 256 }, (_, byte) => {
-    const known = byte < 0x80 ? (lower[byte]?.charCodeAt(0) ?? byte) : (upper.charCodeAt(byte - 0x80) || UNKNOWN);
-    return known === UNKNOWN ? QUESTION_MARK : known;
+    return byte < 0x80 ? (lower[byte]?.charCodeAt(0) ?? byte) : (upper.charCodeAt(byte - 0x80) || QUESTION_MARK);
   });
   return (bytes, from, to, out) => {
     out.reserve(3 * (to - from));
@@ -82,13 +80,26 @@ const copyUtf32: TextCopy = (bytes, from, to, out) => {
 const SJIS_CHARACTERS: Readonly<Record<string, string>> = { "＼": "\\", "～": "〜", "∥": "‖", "－": "−", "￠": "¢", "￡": "£", "￢": "¬" };
 const GB2312_CHARACTERS: Readonly<Record<string, string>> = { "·": "・", "—": "―" };
 
-function throughIconv(charset: string, encoding: string, characters: Readonly<Record<string, string>> = {}): TextCopy {
+function throughIconv(charset: string, encoding: string, characters: Readonly<Record<string, string>> = {}, hasReplacementCharacter = false): TextCopy {
   const differing = Object.keys(characters).length === 0 ? null : new RegExp(`[${Object.keys(characters).join("")}]`, "g");
   return (bytes, from, to, out) => {
     const text = iconv.decode(bytes.subarray(from, to), encoding, { stripBOM: false });
-    if (text.includes("\ufffd")) throw unreadable(charset);
+    if (!hasReplacementCharacter && text.includes("\ufffd")) throw unreadable(charset);
     out.utf8(differing === null ? text : text.replace(differing, (character) => characters[character]!));
   };
+}
+
+const copyGb18030Text = throughIconv("gb18030", "gb18030", {}, true);
+
+/** iconv-lite reads the bytes A3 A0 as a blank, MySQL as a private character. */
+const copyGb18030: TextCopy = (bytes, from, to, out) => {
+  for (let at = from; at < to; at += gb18030Width(bytes[at]!, bytes[at + 1]!)) if (bytes[at] === 0xa3 && bytes[at + 1] === 0xa0) throw unreadable("gb18030");
+  copyGb18030Text(bytes, from, to, out);
+};
+
+function gb18030Width(first: number, second: number): number {
+  if (first < 0x80) return 1;
+  return second >= 0x30 && second <= 0x39 ? 4 : 2;
 }
 
 function unreadable(charset: string): Error {
@@ -100,10 +111,10 @@ const COPIES: ReadonlyMap<string, TextCopy> = new Map([
   ...Object.entries(UPPER_HALVES).map(([charset, upper]): [string, TextCopy] => [charset, singleByte(LOWER_HALVES[charset] ?? {}, upper)]),
   ["utf16", copyUtf16], ["ucs2", copyUtf16], ["utf16le", copyUtf16le], ["utf32", copyUtf32],
   ["sjis", throughIconv("sjis", "shiftjis", SJIS_CHARACTERS)], ["cp932", throughIconv("cp932", "cp932")],
-  ["gbk", throughIconv("gbk", "gbk")], ["gb2312", throughIconv("gb2312", "gb2312", GB2312_CHARACTERS)], ["euckr", throughIconv("euckr", "euckr")],
+  ["gbk", throughIconv("gbk", "gbk")], ["gb2312", throughIconv("gb2312", "gb2312", GB2312_CHARACTERS)], ["euckr", throughIconv("euckr", "euckr")], ["gb18030", copyGb18030],
 ]);
 
-/** Undefined for character sets in which iconv-lite and the servers disagree about characters: big5, ujis, eucjpms, gb18030. */
+/** Undefined for character sets in which iconv-lite and the servers disagree about characters: big5, ujis, eucjpms. */
 export function textCopyOf(charset: string): TextCopy | undefined {
   return COPIES.get(charset);
 }

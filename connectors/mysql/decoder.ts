@@ -1,12 +1,12 @@
 /** Decodes a stream of binary log events, one after the other as the server sends them. */
 import { crc32 } from "node:zlib";
-import { malformed } from "./faults.ts";
+import { malformed, ofTable } from "./faults.ts";
 import { EventReader } from "./event-reader.ts";
 import {
   EVENT, HEADER_BYTES, passOver, readFormatDescription, readGtid, readHeader, readHeartbeat, readHeartbeatV2, readMariadbGtid, readMariadbGtidList,
   readQuery, readRotate, readTaggedGtid, readXaPrepare, readXid, type BinlogEvent, type EventHeader, type FormatDescription,
 } from "./events.ts";
-import { readRows, rowsLayout, type BinlogTable, type OnRow } from "./rows.ts";
+import { readRows, rowsLayout, type BinlogTable, type OnRow, type RowsLayout } from "./rows.ts";
 import { readTableMap, readTableMapHead } from "./table-map.ts";
 import { TupleWriter } from "./tuple-writer.ts";
 import { decoderOf } from "./values.ts";
@@ -74,7 +74,7 @@ export class BinlogDecoder {
     if (how !== undefined) {
       this.requireSize(from, to);
       const table = this.tableOfRows();
-      if (table !== null) readRows(input, how, table, this.tuples, this.sink.row);
+      if (table !== null) this.rows(how, table);
     } else if (type === EVENT.tableMap) {
       this.requireSize(from, to);
       this.tableMap();
@@ -108,6 +108,14 @@ export class BinlogDecoder {
     return known.table;
   }
 
+  private rows(how: RowsLayout, table: BinlogTable): void {
+    try {
+      readRows(this.input, how, table, this.tuples, this.sink.row);
+    } catch (error) {
+      throw ofTable(error, table.schema, table.name);
+    }
+  }
+
   private tableMap(): void {
     const { input } = this;
     const number = input.u48();
@@ -123,8 +131,12 @@ export class BinlogDecoder {
     input.take(2);
     const head = readTableMapHead(input);
     if (options.wants?.(head.schema, head.name) === false) return null;
-    const map = readTableMap(input, head, options.hints?.(head.schema, head.name), this.isMariaDb);
-    return { ...map, decoders: map.columns.map(decoderOf) };
+    try {
+      const map = readTableMap(input, head, options.hints?.(head.schema, head.name), this.isMariaDb);
+      return { ...map, decoders: map.columns.map(decoderOf) };
+    } catch (error) {
+      throw ofTable(error, head.schema, head.name);
+    }
   }
 
   private other(from: number, to: number): void {

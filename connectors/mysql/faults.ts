@@ -1,5 +1,5 @@
 /** What a binary log can have wrong, as errors that name it. No message holds a row's value. */
-import { DualrunError } from "../../src/core/index.ts";
+import { DualrunError, isDualrunError } from "../../src/core/index.ts";
 
 /** Bytes that are no event of a binary log: truncated, inconsistent, or of a layout that nobody has described. */
 export function malformed(what: string): DualrunError {
@@ -9,4 +9,10 @@ export function malformed(what: string): DualrunError {
 /** The log is sound, but the source was told to write it in a way that leaves something out or cannot be read. */
 export function refused(what: string, next: string): DualrunError {
   return new DualrunError("DR5009", what, { where: "source", next });
+}
+
+/** The same error, of a table that it names. */
+export function ofTable(error: unknown, schema: string, table: string): unknown {
+  if (!isDualrunError(error)) return error;
+  return new DualrunError(error.code, `${schema}.${table}: ${error.message}`, { where: "source", next: error.next, cause: error });
 }

@@ -32,15 +32,15 @@ class JsonDocument {
   private readonly to: number;
   private readonly out: TupleWriter;
   private readonly reader = new EventReader();
-  /** Every value has an entry of its own: more values than bytes are a document that points at itself. */
-  private valuesLeft: number;
+  /** Every value and every character has bytes of its own: what needs more of them than there are points at itself. */
+  private bytesLeft: number;
 
   constructor(bytes: Buffer, from: number, to: number, out: TupleWriter) {
     this.bytes = bytes;
     this.from = from;
     this.to = to;
     this.out = out;
-    this.valuesLeft = to - from;
+    this.bytesLeft = to - from;
   }
 
   write(): void {
@@ -48,7 +48,8 @@ class JsonDocument {
   }
 
   private value(kind: number, at: number, depth: number): void {
-    if (this.valuesLeft-- <= 0 || depth > DEEPEST) throw malformed("a JSON document is nested beyond measure");
+    if (depth > DEEPEST) throw malformed("a JSON document is nested beyond measure");
+    this.spend(1);
     switch (kind) {
       case KIND.smallObject: return this.container(at, 2, true, depth);
       case KIND.largeObject: return this.container(at, 4, true, depth);
@@ -58,6 +59,11 @@ class JsonDocument {
       case KIND.opaque: return this.opaque(at);
       default: return this.scalar(kind, at);
     }
+  }
+
+  private spend(bytes: number): void {
+    this.bytesLeft -= bytes;
+    if (this.bytesLeft < 0) throw malformed("a JSON document points at itself");
   }
 
   private scalar(kind: number, at: number): void {
@@ -130,6 +136,7 @@ class JsonDocument {
 
   private quoted(from: number, length: number): void {
     this.readerAt(from).take(length);
+    this.spend(length);
     writeQuoted(this.bytes, from, from + length, this.out);
   }
 
@@ -138,6 +145,7 @@ class JsonDocument {
     const type = input.u8();
     const length = variableLength(input);
     const from = input.take(length);
+    this.spend(length);
     input.open(this.bytes, from, from + length);
     writeOpaque(type, input, this.out);
   }

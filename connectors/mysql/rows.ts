@@ -18,7 +18,8 @@ export interface BinlogTable extends TableMap {
 /** Told of a change: offsets of the row images in the writer's bytes, -1 where there is none. */
 export type OnRow = (kind: RowKind, table: BinlogTable, before: number, after: number) => void;
 
-interface RowsLayout {
+/** What an event type says of its rows. */
+export interface RowsLayout {
   readonly kind: RowKind;
   /** Has a block of extra data before the columns. */
   readonly extra: boolean;
@@ -63,21 +64,21 @@ function openPayload(input: EventReader): void {
 
 function requireFullImages(input: EventReader, how: RowsLayout, table: BinlogTable): void {
   const columns = input.packed();
-  if (columns !== table.columns.length) throw malformed(`rows of ${table.schema}.${table.name} have ${columns} columns, their table ${table.columns.length}`);
-  requireAllPresent(input, columns, table);
-  if (how.kind === ROW.update) requireAllPresent(input, columns, table);
+  if (columns !== table.columns.length) throw malformed(`its rows have ${columns} columns, it has ${table.columns.length}`);
+  requireAllPresent(input, columns);
+  if (how.kind === ROW.update) requireAllPresent(input, columns);
 }
 
-function requireAllPresent(input: EventReader, columns: number, table: BinlogTable): void {
+function requireAllPresent(input: EventReader, columns: number): void {
   const at = input.take((columns + 7) >> 3);
   for (let i = 0; i < columns; i += 8) {
     const wanted = columns - i >= 8 ? 0xff : (1 << (columns - i)) - 1;
-    if ((input.buffer[at + (i >> 3)]! & wanted) !== wanted) throw partialImage(table);
+    if ((input.buffer[at + (i >> 3)]! & wanted) !== wanted) throw partialImage();
   }
 }
 
-function partialImage(table: BinlogTable): Error {
-  return refused(`a change of ${table.schema}.${table.name} is logged without some of its columns`,
+function partialImage(): Error {
+  return refused("a change is logged without some of its columns",
     "SET GLOBAL binlog_row_image = FULL on the source, and let sessions reconnect; the table has to be copied anew.");
 }
 

@@ -113,10 +113,10 @@ interface CollationList {
 
 interface OptionalMetadata {
   readonly unsigned: Set<number>;
-  readonly invisible: Set<number>;
   readonly labels: Map<number, readonly Buffer[]>;
   readonly geometryTypes: Map<number, number>;
   readonly dimensions: Map<number, number>;
+  visible: ReadonlySet<number> | null;
   names: readonly string[] | null;
   characters: CollationList | null;
   enumsAndSets: CollationList | null;
@@ -131,8 +131,8 @@ const FIELD = {
 /** Fields with a type, a length and bytes. Unknown ones only tell more and are passed over. */
 function readOptional(input: EventReader, groups: ColumnGroups): OptionalMetadata {
   const found: OptionalMetadata = {
-    unsigned: new Set(), invisible: new Set(), labels: new Map(), geometryTypes: new Map(), dimensions: new Map(),
-    names: null, characters: null, enumsAndSets: null, primaryKey: [],
+    unsigned: new Set(), labels: new Map(), geometryTypes: new Map(), dimensions: new Map(),
+    visible: null, names: null, characters: null, enumsAndSets: null, primaryKey: [],
   };
   const field = new EventReader();
   while (input.left > 0) {
@@ -148,7 +148,7 @@ function readOptional(input: EventReader, groups: ColumnGroups): OptionalMetadat
 function readField(type: number, field: EventReader, groups: ColumnGroups, found: OptionalMetadata): boolean {
   switch (type) {
     case FIELD.signedness: readBits(field, groups.numeric).forEach((column) => found.unsigned.add(column)); return true;
-    case FIELD.visibility: invert(readBits(field, groups.all), groups.all).forEach((column) => found.invisible.add(column)); return true;
+    case FIELD.visibility: found.visible = new Set(readBits(field, groups.all)); return true;
     case FIELD.defaultCharset: found.characters = readDefaultCollation(field); return true;
     case FIELD.columnCharset: found.characters = readCollations(field); return true;
     case FIELD.enumAndSetDefaultCharset: found.enumsAndSets = readDefaultCollation(field); return true;
@@ -174,8 +174,6 @@ function readBits(field: EventReader, columns: readonly number[]): number[] {
   const at = field.take((columns.length + 7) >> 3);
   return columns.filter((_, i) => bitFromHigh(field.buffer, at, i));
 }
-
-const invert = (some: readonly number[], all: readonly number[]): number[] => all.filter((column) => !some.includes(column));
 
 function readDefaultCollation(field: EventReader): CollationList {
   const fallback = field.packed();
@@ -213,7 +211,7 @@ function describe(shapes: readonly Shape[], found: OptionalMetadata, hints: Colu
     const charset = charsetOf(collations.get(i), names[i]!);
     return {
       ...shape, name: names[i]!, hint: hinted[i]!, charset,
-      unsigned: found.unsigned.has(i), visible: !found.invisible.has(i),
+      unsigned: found.unsigned.has(i), visible: found.visible?.has(i) ?? null,
       labels: labelsInUtf8(found.labels.get(i), charset),
       geometryType: found.geometryTypes.get(i) ?? null, vectorDimensions: found.dimensions.get(i) ?? null,
     };

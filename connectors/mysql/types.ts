@@ -25,7 +25,8 @@ export interface BinlogColumn {
   readonly meta: number;
   readonly nullable: boolean;
   readonly unsigned: boolean;
-  readonly visible: boolean;
+  /** null: the log does not say (MariaDB). */
+  readonly visible: boolean | null;
   /** `binary` for bytes, null where the type has none. */
   readonly charset: string | null;
   /** Of ENUM and SET, as UTF-8. */

@@ -9,13 +9,14 @@ import * as mariadb from "mariadb";
 
 import { readTuple } from "../../src/core/index.ts";
 import { BinlogDecoder, type DecoderOptions } from "../../connectors/mysql/decoder.ts";
+import { takePackets } from "../../connectors/mysql/packets.ts";
 import { ROW, type BinlogTable, type RowKind } from "../../connectors/mysql/rows.ts";
 import type { BinlogEvent, EventHeader } from "../../connectors/mysql/events.ts";
 
 export type Flavour = "mysql" | "mariadb";
 
 export const SERVER_URLS: Readonly<Record<Flavour, string | undefined>> = {
-  mysql: process.env.DUALRUN_TEST_MYSQL_URL, mariadb: process.env.DUALRUN_TEST_MARIADB_URL,
+  mysql: process.env.DUALRUN_TEST_MYSQL_URL || undefined, mariadb: process.env.DUALRUN_TEST_MARIADB_URL || undefined,
 };
 
 const WAIT = 60_000;
@@ -77,7 +78,13 @@ export class BinlogServer implements AsyncDisposable {
     const [file, position] = await this.head();
     await work();
     await this.run("CREATE TABLE IF NOT EXISTS end_of_log (n int)", "INSERT INTO end_of_log VALUES (1)");
-    return await this.read(file, position, { wants: (schema) => schema === this.database, ...options });
+    return await this.read(file, position, { wants: (schema) => schema === this.database, ...options }, (log) => log.sawEnd);
+  }
+
+  /** The log from its end on, until the server says that nothing happens; `flags` go with the request. */
+  async idleLog(flags: number): Promise<Log> {
+    const [file, position] = await this.head();
+    return await this.read(file, position, {}, (log) => log.events.some(({ kind }) => kind === "heartbeat"), flags);
   }
 
   private async head(): Promise<[file: string, position: number]> {
@@ -86,7 +93,7 @@ export class BinlogServer implements AsyncDisposable {
     return [file!, Number(position)];
   }
 
-  private async read(filename: string, position: number, options: Omit<DecoderOptions, "checksum">): Promise<Log> {
+  private async read(filename: string, position: number, options: Omit<DecoderOptions, "checksum">, isEnd: (log: Collector) => boolean, flags = 0): Promise<Log> {
     const collector = new Collector();
     const zongji = new ZongJi(account(this.url));
     const done = new Promise<void>((resolve, reject) => {
@@ -98,16 +105,17 @@ export class BinlogServer implements AsyncDisposable {
       };
       zongji.on("error", settle);
       zongji.on("ready", () => {
+        setDumpFlags(zongji, flags);
+        zongji.connection?.query("SET @master_heartbeat_period = 200000000");
         const decoder = new BinlogDecoder({ ...options, checksum: zongji.useChecksum }, collector.sink(() => decoder));
-        decodePackets(zongji, (packet) => {
-          if (collector.finished) return;
-          try {
-            collector.raw.push(Buffer.from(packet.buffer.subarray(packet.offset + 1, packet.end)));
-            decoder.packet(packet.buffer, packet.offset, packet.end);
-          } catch (error) {
-            settle(error);
-          }
-          if (collector.finished) settle(null);
+        takePackets(zongji, {
+          onEvent: (buffer, from, to) => {
+            if (isEnd(collector)) return;
+            collector.raw.push(Buffer.from(buffer.subarray(from + 1, to)));
+            decoder.packet(buffer, from, to);
+            if (isEnd(collector)) settle(null);
+          },
+          onEnd: (error) => settle(error ?? new Error("the server has ended the dump")),
         });
       });
     });
@@ -130,22 +138,16 @@ function account(url: URL): { host: string; port: number; user: string; password
   return { host: url.hostname, port: Number(url.port || 3306), user: decodeURIComponent(url.username), password: decodeURIComponent(url.password) };
 }
 
-interface Packet {
-  readonly buffer: Buffer;
-  readonly offset: number;
-  readonly end: number;
-  isEOF(): boolean;
-  isError(): boolean;
-  asError(encoding: string): Error;
-}
+const DUMP = 0x12;
+const FLAGS_OFFSET = 9;
 
-/** Takes the packets of a dump away from the package's own decoder; to be called when it is ready. */
-export function decodePackets(zongji: ZongJi, onPacket: (packet: Packet) => void): void {
-  const { prototype } = (zongji as unknown as { BinlogClass: { prototype: { binlogData: unknown } } }).BinlogClass;
-  prototype.binlogData = function binlogData(packet: Packet, connection: { clientEncoding: string }): unknown {
-    if (packet.isError()) zongji.emit("error", packet.asError(connection.clientEncoding));
-    else if (!packet.isEOF()) onPacket(packet);
-    return binlogData;
+/** What the package has no option for. */
+function setDumpFlags(zongji: ZongJi, flags: number): void {
+  const connection = zongji.connection as unknown as { writePacket: (packet: { buffer: Buffer }) => void };
+  const write = connection.writePacket.bind(connection);
+  connection.writePacket = (packet) => {
+    if (packet.buffer[4] === DUMP) packet.buffer[FLAGS_OFFSET]! |= flags;
+    write(packet);
   };
 }
 
@@ -155,7 +157,7 @@ class Collector implements Log {
   readonly headers: EventHeader[] = [];
   readonly tables = new Map<string, BinlogTable>();
   readonly raw: Buffer[] = [];
-  finished = false;
+  sawEnd = false;
 
   sink(decoder: () => BinlogDecoder): ConstructorParameters<typeof BinlogDecoder>[1] {
     return {
@@ -166,7 +168,7 @@ class Collector implements Log {
       row: (kind, table, before, after) => {
         const { bytes } = decoder().tuples;
         this.tables.set(table.name, table);
-        if (table.name === "end_of_log") this.finished = true;
+        if (table.name === "end_of_log") this.sawEnd = true;
         else this.rows.push({ kind, table: table.name, before: textOf(bytes, before), after: textOf(bytes, after) });
       },
     };
