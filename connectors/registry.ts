@@ -1,8 +1,9 @@
 /** Engines by name: the only place that knows which there are. */
 import { DualrunError, type Engine } from "../src/core/index.ts";
+import { mariadb, mysql } from "./mysql/index.ts";
 import { postgres } from "./postgres/index.ts";
 
-const ENGINES: Readonly<Record<string, Engine>> = { postgres };
+const ENGINES: Readonly<Record<string, Engine>> = { postgres, mysql, mariadb };
 
 /** Throws DR1005 for an engine that is not available yet. */
 export function engineOf(name: string): Engine {

@@ -103,7 +103,7 @@ export class MysqlSnapshot implements Snapshot {
     if (format !== "text") throw new TypeError("rows of MySQL and MariaDB come as text");
     const facts = this.factsOf(cls);
     const lines = this.connections[reader]!.queryStream({ sql: selectLines(cls, facts, chunkRange(chunk, keyColumns(cls, facts))), rowsAsArray: true });
-    const abort = (): void => lines.destroy();
+    const abort = (): void => void lines.destroy();
     signal.addEventListener("abort", abort, { once: true });
     try {
       let gathered: Buffer[] = [];

@@ -10,6 +10,7 @@ import { BinlogDecoder } from "./decoder.ts";
 import type { BinlogEvent, EventHeader } from "./events.ts";
 import { refused } from "./faults.ts";
 import { MARKS, columnNames, tableNamed } from "./layout.ts";
+import { takePackets } from "./packets.ts";
 import { accumulator, type GrowingPosition } from "./positions.ts";
 import { ROW, type BinlogTable, type RowKind } from "./rows.ts";
 import { concerns, meaningOf } from "./statements.ts";
@@ -31,15 +32,6 @@ export interface MysqlStreamOptions {
   /** What only the catalogue knows of a table's columns, by `schema.table`. */
   readonly hints: ReadonlyMap<string, ColumnHints>;
   readonly signal: AbortSignal;
-}
-
-interface Packet {
-  readonly buffer: Buffer;
-  readonly offset: number;
-  readonly end: number;
-  isEOF(): boolean;
-  isError(): boolean;
-  asError(encoding: string): Error;
 }
 
 interface MysqlTable extends StreamTable {
@@ -225,28 +217,24 @@ export class MysqlStream implements ChangeStream {
       wants: (schema, table) => this.wanted.has(`${schema}.${table}`),
       hints: (schema, table) => this.options.hints.get(`${schema}.${table}`),
     }, { event: (event, header) => this.event(event, header), row: (kind, table, before, after) => this.row(kind, table, before, after) });
-    const stream = this;
-    driver.BinlogClass.prototype.binlogData = function binlogData(packet: Packet, connection: { clientEncoding: string }): unknown {
-      if (packet.isError()) stream.end(packet.asError(connection.clientEncoding));
-      else if (packet.isEOF()) stream.end(new Error("the server ended the replication stream"));
-      else stream.packet(packet);
-      return stream.ended ? null : binlogData;
-    };
+    takePackets(this.zongji, {
+      onEvent: (buffer, from, to) => this.packet(buffer, from, to),
+      onEnd: (error) => this.end(error ?? new Error("the server ended the replication stream")),
+    });
   }
 
-  private driver(): { readonly useChecksum: boolean; readonly BinlogClass: { prototype: { binlogData: unknown } }; readonly connection: Driver } {
+  private driver(): { readonly useChecksum: boolean; readonly connection: Driver } {
     return this.zongji as never;
   }
 
-  private packet({ buffer, offset, end }: Packet): void {
+  private packet(buffer: Buffer, from: number, to: number): void {
     if (this.ended) return;
+    this.read += to - from;
     try {
-      this.read += end - offset;
-      this.decoder!.packet(buffer, offset, end);
+      this.decoder!.packet(buffer, from, to);
     } catch (error) {
-      this.flush();
-      this.end(error);
-      return;
+      this.flush(); // what came before it is sound
+      throw error;
     }
     if (this.decoder!.tuples.at >= BLOCK_BYTES) this.flush();
     else this.flushing ??= setImmediate(() => this.flush());

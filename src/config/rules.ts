@@ -85,7 +85,6 @@ function unavailable(document: unknown): Fault[] {
     return values.includes(String(value)) ? [{ code: "DR1005", path, found: `${foundText(value)}, which is not available yet`, allowed }] : [];
   };
   return [
-    ...refused(["source", "engine"], ["mysql", "mariadb"], "postgres"),
     ...refused(["target", "engine"], ["mysql", "mariadb"], "postgres"),
     ...refused(["journal", "kind"], ["sqlite", "kafka"], "none"),
     ...refused(["apply", "mode"], ["manual"], "mirror"),

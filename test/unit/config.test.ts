@@ -61,7 +61,7 @@ describe("faults", () => {
   });
 
   test("engines and journals that are not there yet", () => {
-    expect((faults({ ...BASE, source: { engine: "mysql", url: "env:SOURCE_URL" } }, { ...ENV, SOURCE_URL: "mysql://u@old.example/x" })).code).toBe("DR1005");
+    expect((faults({ ...BASE, target: { engine: "mysql", url: "env:TARGET_URL" } }, { ...ENV, TARGET_URL: "mysql://u@new.example/x" })).code).toBe("DR1005");
     expect((faults({ ...BASE, journal: { kind: "sqlite", path: "x" } })).code).toBe("DR1005");
   });
 });
