@@ -418,7 +418,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     return this.agreement!.classes.map(({ cls }) => {
       const [from, to] = [findTable(sourceFacts, cls.source), findTable(targetFacts, cls.target)];
       if (from === undefined || to === undefined) throw new DualrunError("DR5001", `a table of class ${cls.name} is gone`, { where: from === undefined ? "source" : "target" });
-      return { cls, source: from, target: to };
+      return { cls, source: from, target: to, across: sourceFacts.server.engine !== targetFacts.server.engine };
     });
   }
 

@@ -4,7 +4,8 @@
  * Written apart from the copy (select.ts) on purpose, so that one mistake cannot hide in both. Columns whose type both
  * servers send in the same bytes go into the hash as those bytes; everything else as its text under the pinned settings.
  */
-import type { ColumnFacts, ComparedClass, MappedColumn, Side, SliceKind } from "../../src/core/index.ts";
+import { sliceKindAcross, type ColumnFacts, type ComparedClass, type MappedColumn, type Side, type SliceKind } from "../../src/core/index.ts";
+import { projectAcross } from "./canonical-across.ts";
 import { quoteIdent, quoteLiteral, quoteTable } from "./identifiers.ts";
 import { wherePredicate } from "./select.ts";
 
@@ -40,6 +41,7 @@ export interface Projection {
 }
 
 export function project(side: Side, compared: ComparedClass): Projection {
+  if (compared.across === true) return projectAcross(side, compared);
   const columns = compared.cls.columns.map((column) => canonicalColumn(side, column, compared));
   const byName = new Map(columns.map((column) => [column.name, column]));
   const need = (name: string): CanonicalColumn => {
@@ -63,6 +65,7 @@ export function project(side: Side, compared: ComparedClass): Projection {
 
 /** How the class's key space is divided: both tables' leading key columns must be of one kind. */
 export function sliceKindOf(compared: ComparedClass): SliceKind {
+  if (compared.across === true) return sliceKindAcross(compared);
   const leading = compared.cls.key[0];
   const column = compared.cls.columns.find((one) => one.target === leading);
   if (column?.from == null) return "whole";

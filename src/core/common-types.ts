@@ -154,3 +154,32 @@ export type Conversion = keyof typeof CONVERSIONS;
 
 const BYTEA = Buffer.from("\\x");
 const UTC = Buffer.from("+00");
+
+/**
+ * How a value is rendered so that two engines give the same text for the same value: what comparisons hash.
+ * `decimal`: with `scale` digits behind the point. `microseconds`: of a time, negative below zero.
+ * `presence`: only whether there is a value.
+ */
+export type CanonicalForm =
+  | { readonly form: "integer" | "double" | "text" | "unpadded text" | "hex" | "date" | "microseconds" | "timestamp" | "bits" | "presence" }
+  | { readonly form: "decimal"; readonly scale: number };
+
+const FORMS: Readonly<Partial<Record<CommonKind, CanonicalForm["form"]>>> = {
+  "boolean": "integer", "integer": "integer", "year": "integer", "float": "double", "text": "text", "label": "text", "label set": "text", "address": "text", "bytes": "hex", "uuid": "hex", "date": "date",
+  "time": "microseconds", "timestamp": "timestamp", "instant": "timestamp", "bits": "bits",
+};
+
+/** For a column and its counterpart on another engine that `commonFit` has let pass. */
+export function canonicalForm(from: CommonType, to: CommonType): CanonicalForm {
+  if (to.kind === "decimal") return { form: "decimal", scale: to.scale };
+  if (to.kind === "unbounded decimal") return { form: "decimal", scale: from.kind === "decimal" ? from.scale : 0 };
+  if (to.kind === "text") return { form: from.kind === "json" && !from.exact ? "presence" : isPadded(from) || to.padded ? "unpadded text" : "text" } as CanonicalForm;
+  if (to.kind === "json" || from.kind === "json") return { form: from.kind === "json" && to.kind === "json" && from.exact && to.exact ? "text" : "presence" };
+  if (to.kind === "boolean" && from.kind === "bits") return { form: "integer" };
+  if (to.kind === "bits" && from.kind === "boolean") return { form: "integer" };
+  return { form: FORMS[to.kind] ?? "presence" } as CanonicalForm;
+}
+
+function isPadded(type: CommonType): boolean {
+  return type.kind === "text" && type.padded;
+}

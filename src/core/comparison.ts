@@ -14,6 +14,8 @@ export interface ComparedClass {
   readonly cls: RecordClass;
   readonly source: TableFacts;
   readonly target: TableFacts;
+  /** The two sides are different engines. */
+  readonly across?: boolean;
 }
 
 /** How the source's moment was had: by a slot's exported snapshot, on a standby that was paused, by a plain snapshot beside writers that do not end, or (MySQL, MariaDB) by a snapshot with its place in the log. */

@@ -6,7 +6,7 @@
  * rows of a slice by their index. Classes with another kind of key are one slice: they are read whole when touched.
  */
 import type { ClassChanges } from "./changes.ts";
-import type { LeftOut, SliceKind } from "./comparison.ts";
+import type { ComparedClass, LeftOut, SliceKind } from "./comparison.ts";
 import type { ClassBatch, TouchRecord, ValueFormat } from "./ports.ts";
 import type { RecordClass } from "./words.ts";
 
@@ -137,4 +137,11 @@ function binaryUuidSlice(bytes: Buffer, at: number): string {
 
 function textUuidSlice(bytes: Buffer, at: number): string {
   return bytes.toString("latin1", at + 4, at + 4 + bytes.readInt32BE(at)).replaceAll("-", "").slice(0, 12).toLowerCase();
+}
+
+/** Between different engines: integers on both sides are divided alike, everything else is read whole. */
+export function sliceKindAcross({ cls, source, target }: ComparedClass): "integer" | "whole" {
+  const column = cls.columns.find((one) => one.target === cls.key[0]);
+  const [from, to] = [source.columns.find((one) => one.name === column?.from), target.columns.find((one) => one.name === column?.target)];
+  return from?.common.kind === "integer" && to?.common.kind === "integer" ? "integer" : "whole";
 }

@@ -52,4 +52,26 @@ describe.each(FLAVOURS)("%s", (flavour) => {
     expect(halt?.code).toBe(code);
     expect((await mirror.target.query("SELECT count(*)::int AS n FROM invoices")).rows).toEqual([{ n: 901 }]);
   });
+
+  test("both sides are compared at one moment: what agrees is in sync, every planted difference is found", { timeout: 120_000 }, async (context) => {
+    await using mirror = await CrossMirror.make(context, { flavour }, `${INVOICES.source};\n${INVOICES.fill};\n`, INVOICES.target);
+    await mirror.start({ classes: mirror.tables("invoices").map((cls) => ({ ...cls, kind: "money", money: [{ column: "total", currency: "'NZD'" }], occurredAt: "at" })), comparison: { every: "31d" } });
+    await mirror.streaming();
+    const { proof } = mirror.daemon.control;
+    const [clean] = (await proof.compare(null, true)).classes;
+    expect(clean).toMatchObject({ verdict: "in_sync", note: null, sourceRows: "900", targetRows: "900", hashedRows: "900", money: [{ source: "409504.50", target: "409504.50" }] });
+    for (const [plant, kind, columns] of [
+      ["UPDATE invoices SET total = total + 0.01 WHERE id = 7", "mismatched", ["total"]], ["DELETE FROM invoices WHERE id = 8", "missing", []], ["INSERT INTO invoices VALUES (99999, 'x')", "extra", []],
+      ["UPDATE invoices SET note = note || ' ' WHERE id = 9", "mismatched", ["note"]], ["UPDATE invoices SET note = '' WHERE id = 10", "mismatched", ["note"]], ["UPDATE invoices SET at = at + interval '1 microsecond' WHERE id = 11", "mismatched", ["at"]],
+      ["UPDATE invoices SET customer = upper(customer) WHERE id = 12", "mismatched", ["customer"]], ["UPDATE invoices SET paid = NOT paid WHERE id = 13", "mismatched", ["paid"]],
+    ] as const) {
+      await mirror.target.query(`CREATE TEMP TABLE kept AS TABLE invoices; ${plant}`);
+      const [found] = (await proof.compare(null, true)).classes;
+      expect([plant, found!.verdict, found!.rows.map((row) => [row.kind, row.columns])]).toEqual([plant, "confirmed_out_of_sync", [[kind, columns]]]);
+      await mirror.target.query("TRUNCATE invoices; INSERT INTO invoices TABLE kept; DROP TABLE kept");
+    }
+    await mirror.apply("UPDATE invoices SET note = 'touched' WHERE id BETWEEN 64 AND 95");
+    const [hourly] = (await proof.compare(null, false)).classes;
+    expect(hourly).toMatchObject({ verdict: "in_sync" });
+  });
 });
