@@ -245,20 +245,22 @@ export function canonicalText(facts: ColumnFacts, form: CanonicalForm): string {
   switch (form.form) {
     case "integer": return kind === "bits" ? `CAST(${value} + 0 AS CHAR)` : `CAST(${value} AS CHAR)`;
     case "decimal": return `CAST(CAST(${value} AS DECIMAL(65, ${form.scale})) AS CHAR)`;
-    case "double": return doubleText(`(${value} + 0e0)`);
+    case "double": return doubleBytes(value);
     case "text": return commonText(facts);
     case "unpadded text": return `TRIM(TRAILING ' ' FROM ${commonText(facts)})`;
     case "hex": return kind === "bytes" ? `LOWER(HEX(${value}))` : `LOWER(REPLACE(${commonText(facts)}, '-', ''))`;
     case "date": return `CAST(${value} AS CHAR)`;
-    case "microseconds": return `CAST(IF(${value} < 0, -1, 1) * (ABS(TIME_TO_SEC(${value})) * 1000000 + MICROSECOND(${value})) AS CHAR)`;
+    case "microseconds": return `CAST(IF(${value} < 0, -1, 1) * (TRUNCATE(ABS(TIME_TO_SEC(${value})), 0) * 1000000 + MICROSECOND(${value})) AS CHAR)`;
     case "timestamp": return `CAST(CAST(${value} AS DATETIME(6)) AS CHAR)`;
     case "bits": return commonText(facts);
     case "presence": return `IF(${value} IS NULL, NULL, '?')`;
   }
 }
 
-function doubleText(value: string): string {
-  return `CASE WHEN ${value} = 0 THEN '0' WHEN ABS(${value}) >= 1e-12 AND ABS(${value}) < 1e34 THEN CAST(CAST(CAST(${value} AS CHAR) AS DECIMAL(65, 30)) AS CHAR) ELSE CAST(${value} AS CHAR) END`;
+/** The bytes of a number, highest first: a point's coordinates are the only place where the server shows them. */
+function doubleBytes(value: string): string {
+  const point = `HEX(ST_AsWKB(POINT(${value}, 0)))`;
+  return `LOWER(CONCAT(${[25, 23, 21, 19, 17, 15, 13, 11].map((at) => `SUBSTR(${point}, ${at}, 2)`).join(", ")}))`;
 }
 
 // ---------------------------------------------------------------- pieces of SQL

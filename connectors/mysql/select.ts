@@ -6,7 +6,8 @@ import { quoteIdent, quoteLiteral, quoteTable } from "./identifiers.ts";
 export function commonText(column: ColumnFacts, expression = quoteIdent(column.name)): string {
   const { common } = column;
   switch (common.kind) {
-    case "float": return `CAST(${expression} + 0e0 AS CHAR)`;
+    // Single precision is printed with six digits only, and an expression of doubles with fifteen: a plain column or cast has them all.
+    case "float": return common.bits === 32 ? `CONCAT(CAST(${expression} AS DOUBLE))` : `CAST(${expression} AS CHAR)`;
     case "bytes": return `LOWER(HEX(${expression}))`;
     case "bits": return `LPAD(BIN(${expression} + 0), ${common.length ?? 1}, '0')`;
     case "text": case "label": case "label set": case "json": return `CONVERT(${expression} USING utf8mb4)`;

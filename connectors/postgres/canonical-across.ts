@@ -78,8 +78,8 @@ export function canonicalText({ name, common }: ColumnFacts, form: CanonicalForm
   switch (form.form) {
     case "integer": return common.kind === "boolean" || common.kind === "bits" ? `${value}::int::text` : `${value}::text`;
     case "decimal": return decimalText(`${value}::numeric`, form.scale);
-    case "double": return doubleText(`${value}::float8`);
-    case "text": return `${value}::text`;
+    case "double": return `encode(float8send(${value}::float8), 'hex')`;
+    case "text": return common.kind === "address" ? addressText(value) : `${value}::text`;
     case "unpadded text": return `rtrim(${value}::text, ' ')`;
     case "hex": return common.kind === "bytes" ? `encode(${value}, 'hex')` : `lower(replace(${value}::text, '-', ''))`;
     case "date": return `${value}::text`;
@@ -90,6 +90,11 @@ export function canonicalText({ name, common }: ColumnFacts, form: CanonicalForm
   }
 }
 
+/** Without the mask of a single address. */
+function addressText(value: string): string {
+  return `CASE WHEN masklen(${value}) = CASE family(${value}) WHEN 4 THEN 32 ELSE 128 END THEN host(${value}) ELSE ${value}::text END`;
+}
+
 /** What has more digits than the form shows them all, and so differs. */
 function decimalText(value: string, scale: number): string {
   return `CASE WHEN ${value} = round(${value}, ${scale}) THEN round(${value}, ${scale})::text ELSE ${value}::text END`;
@@ -97,9 +102,4 @@ function decimalText(value: string, scale: number): string {
 
 function timestampText(value: string): string {
   return `CASE WHEN isfinite(${value}) THEN to_char(${value}, 'YYYY-MM-DD HH24:MI:SS.US') || CASE WHEN ${value} < '0001-01-01' THEN ' BC' ELSE '' END ELSE ${value}::text END`;
-}
-
-/** As MySQL and MariaDB write doubles: with 30 digits in the middle range, in fixed form down to 1e-15, with an exponent beyond. −0 is 0. */
-function doubleText(value: string): string {
-  return `CASE WHEN ${value} = 0 THEN '0' WHEN abs(${value}) >= 1e-12 AND abs(${value}) < 1e34 THEN ${value}::text::numeric(65,30)::text WHEN abs(${value}) >= 1e-15 AND abs(${value}) < 1 THEN ${value}::text::numeric::text ELSE replace(${value}::text, 'e+', 'e') END`;
 }

@@ -59,7 +59,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map([
   rule("decimal", "unbounded decimal", () => EXACT),
   rule("unbounded decimal", "decimal", (_, { precision, scale }) => checked(`the source has no limit: a number beyond (${precision},${scale}), NaN and infinities halt`)),
   rule("decimal", "integer", ({ scale, precision }, { bits }) => (scale === 0 && precision < INTEGER_DIGITS[bits]! ? EXACT : refused("the target has no digits behind the point, or too few before it"))),
-  rule("float", "float", ({ bits: from }, { bits: to }) => (from === to ? EXACT : from < to ? widened("the single-precision value as a double") : refused("a double does not fit single precision"))),
+  rule("float", "float", ({ bits: from }, { bits: to }) => (from === to ? EXACT : refused("single and double precision are not the same number: make the target column of the same precision"))),
   rule("text", "text", texts),
   rule("label", "text", ({ labels }, { characters }) => (labels.every((label) => characters === null || length(label) <= characters) ? EXACT : refused("a label is longer than the target allows"))),
   rule("label", "label", ({ labels: from }, { labels: to }) => missing(from, to)),
@@ -158,6 +158,7 @@ const UTC = Buffer.from("+00");
 /**
  * How a value is rendered so that two engines give the same text for the same value: what comparisons hash.
  * `decimal`: with `scale` digits behind the point. `microseconds`: of a time, negative below zero.
+ * `double`: the eight bytes of the number, highest first, in hexadecimal.
  * `presence`: only whether there is a value.
  */
 export type CanonicalForm =
