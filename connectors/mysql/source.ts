@@ -114,6 +114,10 @@ export class MysqlSource implements Source {
     return MysqlCut.prepare(this.endpoint, this.application, this.flavour, this.mapped, limits);
   }
 
+  forgetVisible(): Promise<void> {
+    return Promise.resolve();
+  }
+
   scratch(_limits: ReadLimits): Promise<Scratch> {
     return Promise.reject(new DualrunError("DR1005", "the self-test is not available on MySQL and MariaDB yet", { where: "source" }));
   }

@@ -8,10 +8,12 @@ import { lsnToBigInt } from "./lsn.ts";
 
 /** A decoded commit may be in the log a moment before it is visible to a snapshot that was made at its place. */
 const VISIBILITY_DELAY_MS = 100;
+/** A reader that waits for a lock may be holding the applier meanwhile. */
+const LOCK_PATIENCE = "3s";
 const BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 function readerSettings(limits: ReadLimits): Readonly<Record<string, string>> {
-  return { statement_timeout: String(limits.statementTimeout), jit: "off", default_transaction_read_only: "on" };
+  return { statement_timeout: String(limits.statementTimeout), jit: "off", default_transaction_read_only: "on", lock_timeout: LOCK_PATIENCE };
 }
 
 async function versionOf(client: pg.Client): Promise<number> {
@@ -203,7 +205,7 @@ export class SlotFreeCut implements CutMaker {
       if (snapshot.running.some((number) => number < this.known.since)) {
         throw new NotComparable("a transaction that was writing on the source before the mirror was connected has not ended");
       }
-      if (!this.known.passed.some((number) => isHidden(snapshot, number))) return;
+      if (this.known.passed.keepHidden(hiddenBy(snapshot))) return;
       await this.reader.query("ROLLBACK");
       if (Date.now() > deadline) throw new NotComparable("a transaction that the mirror has applied is not visible on the source yet: does it wait for a synchronous standby?");
       await sleep(2);
@@ -211,11 +213,11 @@ export class SlotFreeCut implements CutMaker {
   }
 }
 
-/** `number` are the low 32 bits: those of the number that is nearest to the snapshot. */
-function isHidden({ next, running }: RunningSnapshot, number: number): boolean {
-  const distance = (number - Number(next & 0xffff_ffffn)) | 0;
-  if (distance >= 0) return true;
-  return running.length > 0 && running.includes(next + BigInt(distance));
+/** Whether a snapshot hides a transaction, by the low 32 bits of its number: those of the one that is nearest to the snapshot. */
+export function hiddenBy({ next, running }: RunningSnapshot): (number: number) => boolean {
+  const low = Number(next & 0xffff_ffffn);
+  const hidden = new Set(running.map((number) => Number(number & 0xffff_ffffn)));
+  return (number) => ((number - low) | 0) >= 0 || hidden.has(number);
 }
 
 /** The first read comes late enough for everything that was decoded to be visible. */

@@ -162,8 +162,14 @@ export class PostgresCutReader implements CutReader {
 
   private project(compared: ComparedClass): Projection {
     let projection = this.projections.get(compared);
-    if (projection === undefined) this.projections.set(compared, (projection = withoutSlices(project(this.side, compared), this.leftOut.get(compared.cls.name) ?? [])));
+    if (projection === undefined) this.projections.set(compared, (projection = withoutSlices(project(this.side, compared), this.slicesWithout(compared))));
     return projection;
+  }
+
+  private slicesWithout(compared: ComparedClass): readonly string[] {
+    const slices = this.leftOut.get(compared.cls.name);
+    if (slices === null) throw new NotComparable("the class as a whole was left out at this cut");
+    return slices ?? [];
   }
 
   /** Two 64-bit words of the hash, summed; cheaper where the server turns bytes into numbers by itself. */
@@ -178,6 +184,7 @@ export class PostgresCutReader implements CutReader {
     try {
       return (await this.client.query<Record<string, unknown>>(text, [...values])).rows;
     } catch (error) {
+      if (sqlState(error) === "55P03") throw new NotComparable(`a table on the ${this.side} is locked by somebody else`, { cause: error });
       if (sqlState(error) !== "57014") throw error;
       throw new NotComparable(`a statement on the ${this.side} took longer than comparison.statementTimeout (${this.limits.statementTimeout} ms), or was cancelled there`, { cause: error });
     }

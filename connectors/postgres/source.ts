@@ -7,7 +7,7 @@ import {
   type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
 } from "../../src/core/index.ts";
 import { certificateExpiry, connect, connectPool, sqlState, withClient } from "./connection.ts";
-import { SlotCut, SlotFreeCut, StandbyCut, runningSnapshot, type RunningSnapshot } from "./cut.ts";
+import { SlotCut, SlotFreeCut, StandbyCut, hiddenBy, runningSnapshot, type RunningSnapshot } from "./cut.ts";
 import { installDdlTrigger, removeDdlTrigger } from "./ddl-trigger.ts";
 import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
@@ -26,7 +26,7 @@ const WRITER_POLL_MS = 20;
 const SLOT_RELEASE_TRIES = 150;
 
 export async function connectPostgresSource(endpoint: Endpoint, migration: string, replica: Endpoint | null): Promise<PostgresSource> {
-  return new PostgresSource(endpoint, migration, replica, await connectPool(endpoint, { application: `dualrun ${migration}` }));
+  return new PostgresSource(endpoint, migration, replica, await connectPool(endpoint, { application: `dualrun ${migration}`, settings: { synchronous_commit: "local" } })); // markers need not wait for standbys
 }
 
 export class PostgresSource implements Source {
@@ -117,6 +117,7 @@ export class PostgresSource implements Source {
 
   /** Making a slot waits for every transaction that is writing: worth while where none of them writes for long. */
   private async writersEnd(): Promise<boolean> {
+    await this.client.query("SELECT pg_current_xact_id()"); // a snapshot does not list what began after the last transaction that has ended
     let writing = (await this.snapshot()).running;
     for (const deadline = Date.now() + WRITER_PATIENCE_MS; writing.length > 0 && Date.now() < deadline;) {
       await sleep(WRITER_POLL_MS);
@@ -124,6 +125,10 @@ export class PostgresSource implements Source {
       writing = writing.filter((number) => now.has(number));
     }
     return writing.length === 0;
+  }
+
+  async forgetVisible(passed: PassedTransactions): Promise<void> {
+    passed.keepHidden(hiddenBy(await this.snapshot()));
   }
 
   private async snapshot(): Promise<RunningSnapshot> {

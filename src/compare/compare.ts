@@ -48,7 +48,8 @@ export interface ComparisonMemory {
 
 export interface CompareOptions {
   readonly settings: ComparisonSettings;
-  readonly memory: ComparisonMemory;
+  /** As it is now: it comes anew with every connection. */
+  readonly memory: () => ComparisonMemory;
   readonly classes: readonly ComparedClass[];
   readonly cut: (limits: ReadLimits, timeouts: { readonly hold: number; readonly cut: number }) => Promise<Cut>;
   readonly onCut?: (cut: Cut) => void;
@@ -67,6 +68,9 @@ export interface CompareRequest {
 const CUT_TRIES = 3;
 const RECHECK_AFTER_MS = 1_000;
 const GO_ON_AFTER_MS = 3_000;
+const GO_ON_TRIES = 10;
+const SETTLE_AFTER_MS = 300;
+const SETTLE_TRIES = 5;
 const ROWS_KEPT = 1_000;
 
 /** Never throws for what goes wrong with a class: that makes it `not_comparable`. */
@@ -90,6 +94,8 @@ class Comparison {
   private readonly days: Map<string, BusinessDays> = new Map();
   /** Classes that a lost connection has kept from being looked at. */
   private readonly brokenOff = new Set<string>();
+  /** Slices of classes that agree otherwise, which no cut has shown yet. */
+  private readonly unsettled = new Map<string, readonly string[]>();
   private head: Pick<ComparisonDocument, "position" | "cutAt" | "cutBy" | "holdMs" | "waitMs"> = { position: null, cutAt: null, cutBy: null, holdMs: null, waitMs: null };
 
   constructor(options: CompareOptions, request: CompareRequest) {
@@ -100,14 +106,14 @@ class Comparison {
   async run(): Promise<ComparisonDocument> {
     try {
       const suspicious = await this.firstLook(this.options.classes);
-      suspicious.push(...(await this.goOn()));
+      suspicious.push(...(await this.goOn()), ...(await this.settle()));
       if (suspicious.length > 0) await this.secondLook(suspicious);
     } catch (error) {
       this.failRest(reasonOf(error));
     }
     const document = this.document();
-    await this.options.memory.comparisons.save(document);
-    await this.tellBreaks(document);
+    await this.persistently(() => this.options.memory().comparisons.save(document));
+    await this.persistently(() => this.tellBreaks(document));
     return document;
   }
 
@@ -117,6 +123,18 @@ class Comparison {
       ...this.request, startedAt: this.startedAt.toISOString(), finishedAt: new Date().toISOString(), ...this.head,
       seconds: (performance.now() - this.started) / 1000, verdict: worstVerdict(classes.map(({ verdict }) => verdict)), classes,
     };
+  }
+
+  /** What was found is not lost with a connection. */
+  private async persistently(work: () => Promise<void>): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await work();
+      } catch (error) {
+        if (attempt === GO_ON_TRIES) throw error;
+        await sleep(GO_ON_AFTER_MS);
+      }
+    }
   }
 
   // ------------------------------------------------------------ the cut
@@ -152,7 +170,7 @@ class Comparison {
       for (const compared of classes) {
         const result = await this.guarded(compared, () => this.look(cut, compared, this.request.full));
         this.results.set(compared.cls.name, result);
-        if (result.verdict !== "in_flight") continue;
+        if (result.verdict !== "in_flight" || this.unsettled.has(compared.cls.name)) continue;
         const first = await this.locateOrNull(cut, compared);
         if (first !== null) suspicious.push({ compared, first, result });
       }
@@ -162,17 +180,58 @@ class Comparison {
 
   /** What a lost connection has kept from being looked at is looked at when there is one again, at a cut of its own; what is done stays done. */
   private async goOn(): Promise<Suspicious[]> {
-    for (let attempt = 1; attempt < CUT_TRIES && this.brokenOff.size > 0; attempt++) {
+    const suspicious: Suspicious[] = [];
+    for (let attempt = 1; attempt <= GO_ON_TRIES && this.brokenOff.size > 0; attempt++) {
       await sleep(GO_ON_AFTER_MS);
       const left = this.options.classes.filter(({ cls }) => this.brokenOff.delete(cls.name));
       try {
-        const suspicious = await this.firstLook(left);
+        suspicious.push(...(await this.firstLook(left)));
         for (const { cls } of left) this.noteLater(cls.name);
-        return suspicious;
       } catch (error) {
-        for (const { cls } of left) this.remember(cls.name, error);
+        for (const { cls } of left) {
+          this.remember(cls.name, error);
+          this.brokenOff.add(cls.name);
+        }
       }
     }
+    return suspicious;
+  }
+
+  /** What was left out at a cut is looked at at later ones, as far as it is not being written there too. Returns what differs. */
+  private async settle(): Promise<Suspicious[]> {
+    const suspicious: Suspicious[] = [];
+    for (let attempt = 1; attempt <= SETTLE_TRIES && this.unsettled.size > 0; attempt++) {
+      await sleep(SETTLE_AFTER_MS);
+      try {
+        await this.atCut(async (cut) => {
+          for (const compared of this.options.classes) suspicious.push(...(await this.settleClass(cut, compared)));
+        });
+      } catch (error) {
+        if (!(error instanceof NotComparable)) throw error;
+      }
+    }
+    return suspicious;
+  }
+
+  private async settleClass(cut: Cut, compared: ComparedClass): Promise<Suspicious[]> {
+    const { name } = compared.cls;
+    const pending = this.unsettled.get(name);
+    if (pending === undefined || cut.leftOut.get(name) === null) return [];
+    const result = this.results.get(name)!;
+    const readable = without(pending, cut.leftOut.get(name) ?? []);
+    const [ours, theirs] = await Promise.all([cut.source.slices(compared, readable), cut.target.slices(compared, readable)]);
+    if (!sameLanes(ours, theirs)) {
+      this.unsettled.delete(name);
+      const first = await this.locateOrNull(cut, compared);
+      return first === null ? [] : [{ compared, first, result }];
+    }
+    const left = without(pending, readable);
+    if (left.length > 0) {
+      this.unsettled.set(name, left);
+      return [];
+    }
+    this.unsettled.delete(name);
+    this.results.set(name, { ...result, verdict: "in_sync", note: `beside a transaction on the source that did not end: ${result.leftOut} slices of the key were looked at at a later cut, and are not in these figures` });
     return [];
   }
 
@@ -193,7 +252,10 @@ class Comparison {
     await sleep(RECHECK_AFTER_MS);
     await this.atCut(async (cut) => {
       for (const { compared, first } of suspicious) {
-        this.results.set(compared.cls.name, await this.guarded(compared, () => this.confirm(cut, compared, first)));
+        const { name } = compared.cls;
+        const before = this.results.get(name)!;
+        const result = await this.guarded(compared, () => this.confirm(cut, compared, first));
+        this.results.set(name, result.verdict === "not_comparable" ? { ...before, verdict: "in_flight", note: `differed at one cut; ${result.note}` } : result);
       }
     }).catch((error: unknown) => {
       for (const { compared, result } of suspicious) this.results.set(compared.cls.name, { ...result, note: `could not be looked at a second time: ${reasonOf(error)}` });
@@ -202,20 +264,20 @@ class Comparison {
 
   private async confirm(cut: Cut, compared: ComparedClass, first: Located): Promise<ClassComparison> {
     const result = await this.look(cut, compared, true);
-    if (result.verdict === "in_sync" && result.leftOut > 0) return { ...result, verdict: "in_flight", note: `differed at one cut; at the next, ${result.note}` };
     if (result.verdict === "in_sync") {
       return { ...result, note: "differed at one cut and agreed at the next", differences: { ...result.differences, healed: first.suspects.length } };
     }
+    this.unsettled.delete(compared.cls.name);
     const second = await locate(cut, compared);
-    const complete = first.complete && second.complete;
+    const complete = first.complete && second.complete && result.leftOut === 0;
     const confirmed = persisting(first.suspects, second.suspects);
     const rows = await describe(cut, compared, confirmed.slice(0, ROWS_KEPT));
     const count = (kind: RowDifference["kind"]): number => confirmed.filter((suspect) => suspect.kind === kind).reduce((sum, { times }) => sum + times, 0);
     const verdict: Verdict = confirmed.length > 0 ? "confirmed_out_of_sync" : "in_flight";
     return {
       ...result, verdict, rows,
-      note: complete ? result.note : `more than ${MOST_DIFFERENCES} rows differ: they are not all listed`,
-      differences: { missing: count("missing"), extra: count("extra"), mismatched: count("mismatched"), healed: Math.max(0, first.suspects.length - confirmed.length), complete },
+      note: complete || result.leftOut > 0 ? result.note : `more than ${MOST_DIFFERENCES} rows differ: they are not all listed`,
+      differences: { missing: count("missing"), extra: count("extra"), mismatched: count("mismatched"), healed: result.leftOut > 0 ? 0 : Math.max(0, first.suspects.length - confirmed.length), complete },
     };
   }
 
@@ -224,7 +286,7 @@ class Comparison {
   /** `in_flight` when something differs: to be looked at again. */
   private async look(cut: Cut, compared: ComparedClass, full: boolean): Promise<ClassComparison> {
     const started = performance.now();
-    const { marks, proofs } = this.options.memory;
+    const { marks, proofs } = this.options.memory();
     const name = compared.cls.name;
     const leftOut = leftOutOf(cut, name);
     const [touched, proven] = await Promise.all([marks.upTo(name, cut.generation), proofs.of(name)]);
@@ -240,8 +302,10 @@ class Comparison {
       if (leftOut.length === 0) await proofs.record(name, shares === "all" ? ALL_SHARES : shares, at);
       await marks.forget(name, cut.generation, touched.upTo, leftOut);
     }
+    if (agree && leftOut.length > 0) this.unsettled.set(name, leftOut);
+    else this.unsettled.delete(name);
     return {
-      class: name, verdict: agree ? "in_sync" : "in_flight", note: leftOutNote(leftOut), leftOut: leftOut.length, position: cut.position, at,
+      class: name, verdict: agree && leftOut.length === 0 ? "in_sync" : "in_flight", note: leftOutNote(leftOut), leftOut: leftOut.length, position: cut.position, at,
       sourceRows: source.count.toString(), targetRows: target.count.toString(), difference: (target.count - source.count).toString(),
       money: compareMoney(source, target), days: compareDays(source, target),
       hashedRows: (source.lanes.count + sourceSlices.count).toString(),
@@ -295,7 +359,7 @@ class Comparison {
   // ------------------------------------------------------------ breaks
 
   private async tellBreaks(document: ComparisonDocument): Promise<void> {
-    const { breaks } = this.options.memory;
+    const { breaks } = this.options.memory();
     const at = document.finishedAt!;
     for (const result of document.classes) {
       if (result.verdict === "in_sync") await breaks.seenClean(result.class, at);
@@ -310,7 +374,7 @@ class Comparison {
 
 const ALL_SHARES: readonly number[] = Array.from({ length: SHARES }, (_, i) => i);
 /** Throws where the class was written everywhere, or where its rows cannot be told apart by slices. */
-function leftOutOf({ leftOut }: Cut, name: string): readonly string[] {
+export function leftOutOf({ leftOut }: Cut, name: string): readonly string[] {
   const slices = leftOut.get(name);
   if (slices === null) throw new NotComparable("beside a transaction that did not end, this class was being written and cannot be read in part");
   return slices ?? [];
@@ -318,7 +382,7 @@ function leftOutOf({ leftOut }: Cut, name: string): readonly string[] {
 
 function leftOutNote(slices: readonly string[]): string | null {
   if (slices.length === 0) return null;
-  return `a transaction on the source did not end: rows beside those that were being written at that moment (${slices.length} slices of the key) were left out, and are read again next time`;
+  return `a transaction on the source did not end: rows beside those that were being written at that moment (${slices.length} slices of the key) were left out`;
 }
 
 function without(slices: readonly string[], leftOut: readonly string[]): readonly string[] {

@@ -1,7 +1,7 @@
 /** The rows that differ: shown with masked values, and mended. */
 import { createHmac } from "node:crypto";
 import { DualrunError, type ComparedClass, type DiffDocument, type DiffRow, type RowDifference, type RowRepair, type RowText, type Target, type Checkpoint } from "../core/index.ts";
-import type { Cut } from "./compare.ts";
+import { leftOutOf, type Cut } from "./compare.ts";
 import { describe, locate } from "./locate.ts";
 
 /** Rows that are mended while the stream is held once. */
@@ -15,9 +15,10 @@ export interface Differences {
 }
 
 export async function differencesAt(cut: Cut, compared: ComparedClass, limit: number): Promise<Differences> {
+  const isWhole = leftOutOf(cut, compared.cls.name).length === 0;
   const { suspects, complete } = await locate(cut, compared);
   const total = suspects.reduce((sum, { times }) => sum + times, 0);
-  return { rows: await describe(cut, compared, suspects.slice(0, limit)), total, complete: complete && !cut.leftOut.has(compared.cls.name) };
+  return { rows: await describe(cut, compared, suspects.slice(0, limit)), total, complete: complete && isWhole };
 }
 
 /** With the values of both sides, sensitive ones as a hash with `maskKey`. */

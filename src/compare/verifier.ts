@@ -207,11 +207,9 @@ export class Verifier implements ProofControl {
   }
 
   private async atCut<T>({ cut: take }: Comparable, work: (cut: Cut) => Promise<T>): Promise<T> {
-    const cut = await take(this.limits, this.timeouts).catch((error: unknown) => {
-      throw error instanceof NotComparable ? new DualrunError("DR7003", error.message) : error;
-    });
+    const cut = await take(this.limits, this.timeouts).catch(notNow);
     try {
-      return await work(cut);
+      return await work(cut).catch(notNow);
     } finally {
       await Promise.allSettled([cut.source[Symbol.asyncDispose](), cut.target[Symbol.asyncDispose]()]);
     }
@@ -231,7 +229,7 @@ export class Verifier implements ProofControl {
     const both = await this.options.connect();
     const compared = classNamed(both, className);
     for (let mended = 0; ;) {
-      const step = await both.whileHeldAtCut(this.limits, this.timeouts, (cut, held) => repairAt(cut, held, both.target, compared));
+      const step = await both.whileHeldAtCut(this.limits, this.timeouts, (cut, held) => repairAt(cut, held, both.target, compared)).catch(notNow);
       mended += step.rows;
       if (!step.more) return mended;
     }
@@ -256,15 +254,23 @@ export class Verifier implements ProofControl {
     try {
       const both = await this.options.connect();
       const chosen = request.className === null ? both.classes : [classNamed(both, request.className)];
-      const document = await compare({ settings: this.options.settings, memory: this.options.memory(), classes: chosen, cut: both.cut, onCut: this.options.onCut, isTransient: this.options.isTransient }, { id, kind: request.kind, full: request.full, whole: request.className === null });
+      const { memory, settings, onCut, isTransient } = this.options;
+      const document = await compare({ settings, memory, classes: chosen, cut: both.cut, onCut, isTransient }, { id, kind: request.kind, full: request.full, whole: request.className === null });
       for (const result of document.classes) this.latest.set(result.class, result);
       await this.refresh();
       await this.options.onFinished(document);
       return document;
+    } catch (error) {
+      await this.options.memory().comparisons.abandon(id).catch(() => undefined); // what was lost with the connection is closed at the next start
+      throw error;
     } finally {
       this.runningSince = null;
     }
   }
+}
+
+function notNow(error: unknown): never {
+  throw error instanceof NotComparable ? new DualrunError("DR7003", error.message, { cause: error }) : error;
 }
 
 function classNamed({ classes }: Comparable, name: string): ComparedClass {

@@ -140,6 +140,8 @@ export interface Source extends AsyncDisposable {
   openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream>;
   /** Connects what a cut needs, so that taking it is quick. `passed` are the transactions that the mirror has come past. */
   prepareCut(limits: ReadLimits, passed: PassedTransactions): Promise<CutMaker>;
+  /** Lets go of the transactions that every snapshot from now on shows. */
+  forgetVisible(passed: PassedTransactions): Promise<void>;
   /** For the self-test. */
   scratch(limits: ReadLimits): Promise<Scratch>;
   streamHealth(): Promise<StreamHealth>;
@@ -152,21 +154,21 @@ export interface Source extends AsyncDisposable {
   tearDown(): Promise<void>;
 }
 
-/** The latest transactions that a stream has come past, by number: a snapshot that does not show one of them is too early for a cut. */
+/** Transactions that a stream has come past and that a snapshot may not show yet, by number. What is visible once is visible for good. */
 export class PassedTransactions {
-  private readonly ring = new Uint32Array(PASSED_KEPT);
-  private count = 0;
+  private numbers: number[] = [];
 
+  /** 0 is no number. */
   add(number: number): void {
-    this.ring[this.count++ % PASSED_KEPT] = number;
+    if (number !== 0) this.numbers.push(number);
   }
 
-  some(condition: (number: number) => boolean): boolean {
-    return this.ring.subarray(0, Math.min(this.count, PASSED_KEPT)).some(condition);
+  /** Forgets those that are visible; true when none is left. */
+  keepHidden(isHidden: (number: number) => boolean): boolean {
+    this.numbers = this.numbers.filter(isHidden);
+    return this.numbers.length === 0;
   }
 }
-
-const PASSED_KEPT = 1 << 16;
 
 /** Takes one cut. Disposing it does not end a cut that was taken. */
 export interface CutMaker extends AsyncDisposable {

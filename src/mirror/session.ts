@@ -397,6 +397,7 @@ export class MirrorSession {
         hold.release();
       }
     } catch (error) {
+      this.options.ledger.watchedSlices();
       await taken.reader[Symbol.asyncDispose]();
       throw error;
     }
@@ -418,10 +419,20 @@ export class MirrorSession {
     return watched;
   }
 
+  /** A hold that is reached too late is released at once. */
   private async holdWithin(pipeline: Pipeline, position: Position | null, timeout: number): Promise<Hold> {
-    const timer = setTimeout(() => pipeline.cancelHold(new NotComparable(`the mirror did not come to the cut within ${timeout} ms`)), timeout);
+    const held = this.holdWithMark(pipeline, position);
+    const expiry = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      const late = new NotComparable(`the mirror did not come to the cut within ${timeout} ms`);
+      pipeline.cancelHold(late);
+      expiry.reject(late);
+    }, timeout);
     try {
-      return await this.holdWithMark(pipeline, position);
+      return await Promise.race([held, expiry.promise]);
+    } catch (error) {
+      held.then((hold) => hold.release(), () => undefined); // its failure is the one that is thrown here, or came after it
+      throw error;
     } finally {
       clearTimeout(timer);
     }
@@ -442,6 +453,7 @@ export class MirrorSession {
     for (let poll = 0; !this.signal.aborted; poll++) {
       this.options.events.bytesRead(stream.bytesRead());
       await this.watchSource();
+      await this.options.source.forgetVisible(pipeline.passed);
       await this.watchFence();
       if (poll % LAYOUT_POLLS === LAYOUT_POLLS - 1) await this.watchLayouts(pipeline);
       await sleep(POLL_MS, undefined, { signal: this.signal }).catch(() => undefined);

@@ -33,9 +33,9 @@ export class TouchMarks {
     this.stream = stream;
   }
 
-  /** The generation that a new session begins with: later than every mark. */
+  /** The generation that a new session begins with: later than every mark that there is or ever was, as a comparison that is still running may forget those. */
   async nextGeneration(): Promise<bigint> {
-    const rows = await this.sql("SELECT coalesce(max(generation), 0) + 1 AS next FROM dualrun.touched WHERE stream = $1", [this.stream]);
+    const rows = await this.sql("SELECT greatest(coalesce(max(generation), 0) + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS next FROM dualrun.touched WHERE stream = $1", [this.stream]);
     return BigInt(String(rows[0]!["next"]));
   }
 
@@ -120,6 +120,13 @@ export class Comparisons {
       [this.stream, new Date().toISOString()]);
   }
 
+  /** It ended without a result. */
+  async abandon(id: string): Promise<void> {
+    await this.sql(
+      `UPDATE dualrun.comparisons SET finished_at = $3, document = jsonb_set(document::jsonb, '{finishedAt}', to_jsonb($3::text))::text WHERE stream = $1 AND id = $2 AND finished_at IS NULL`,
+      [this.stream, id, new Date().toISOString()]);
+  }
+
   async save(document: ComparisonDocument): Promise<void> {
     const { classes, ...head } = document;
     await this.sql(
@@ -165,7 +172,7 @@ export class Comparisons {
   /** Records on the source at the last comparisons of each class, oldest first; null where it was not looked at. */
   async trends(length: number): Promise<Map<string, (number | null)[]>> {
     const rows = await this.sql(
-      `SELECT k.class, k.document::jsonb ->> 'sourceRows' AS records FROM dualrun.comparison_classes AS k
+      `SELECT k.class, CASE WHEN k.document::jsonb ->> 'leftOut' > '0' THEN NULL ELSE k.document::jsonb ->> 'sourceRows' END AS records FROM dualrun.comparison_classes AS k
        WHERE k.stream = $1 AND k.id > (SELECT max(n.id) FROM dualrun.comparison_classes AS n WHERE n.stream = k.stream) - $2::bigint ORDER BY k.id`, [this.stream, length]);
     const trends = new Map<string, (number | null)[]>();
     for (const row of rows) trends.set(String(row["class"]), [...(trends.get(String(row["class"])) ?? []), row["records"] === null ? null : Number(row["records"])]);

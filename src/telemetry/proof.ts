@@ -93,7 +93,7 @@ export class ProofMetrics {
     this.inSync.set({ class: name }, Number(result.verdict === "in_sync"));
     for (const verdict of VERDICTS) this.verdict.set({ class: name, verdict }, Number(verdict === result.verdict));
     this.proofAge.set({ class: name }, result.provenSince === null ? Number.NaN : (now - Date.parse(result.provenSince)) / 1000);
-    if (result.at === null) return; // not looked at: the figures of the last look stay, with their own moment
+    if (result.at === null || result.leftOut > 0) return; // not looked at, or not at all of it: the figures of the last look stay, with their own moment
     this.comparedAt.set({ class: name }, Date.parse(result.at) / 1000);
     this.records.set({ side: "source", class: name }, Number(result.sourceRows));
     this.records.set({ side: "target", class: name }, Number(result.targetRows));
