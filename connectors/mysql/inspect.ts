@@ -1,7 +1,7 @@
 /** What MySQL and MariaDB say of their databases: facts for preflight, planning and type mapping; no judgement. */
 import type { Connection } from "mariadb";
 
-import { tableKey, type Catalogue, type ColumnFacts, type Endpoint, type ServerFacts, type TableFacts, type UniqueKeyFacts } from "../../src/core/index.ts";
+import { tableKey, type Catalogue, type ColumnFacts, type Endpoint, type ServerFacts, type TableFacts, type TableName, type UniqueKeyFacts } from "../../src/core/index.ts";
 import { commonTypeOf, labelsOf } from "./common-types.ts";
 import { connect, errorNumber, flavourOf, query, type Flavour, type Row } from "./connection.ts";
 import { COLUMNS, FOREIGN_KEYS, FRESH, GRANTS, JSON_CHECKS, LOG_STATUS, SERVER, SETTINGS, TABLES, TRIGGERS, uniqueKeys } from "./inspect-sql.ts";
@@ -191,7 +191,7 @@ function tableFacts(row: Row, parts: Parts, flavour: Flavour, checks: ReadonlySe
     })),
     estimatedRows: Number(text(row["rows"])),
     bytes: Number(text(row["bytes"])),
-    privileges: privilegesOf(table.schema, table.name, parts.columns, grants),
+    privileges: privilegesOf(table, grants),
     owner: "",
   };
 }
@@ -245,11 +245,11 @@ function uniqueKey(parts: readonly Row[]): UniqueKeyFacts {
   };
 }
 
-/** The server says what may be done to columns; deleting and emptying are not a matter of columns. */
-function privilegesOf(schema: string, table: string, columns: readonly Row[], grants: readonly Grant[]): TableFacts["privileges"] {
-  const onColumns = (["select", "insert", "update"] as const).filter((privilege) => columns.length > 0
-    && columns.every((column) => text(column["privileges"]).split(",").includes(privilege)));
-  return [...onColumns, ...(holds(grants, "DELETE", schema, table) ? ["delete" as const] : []), ...(holds(grants, "DROP", schema, table) ? ["truncate" as const] : [])];
+const PRIVILEGES = [["select", "SELECT"], ["insert", "INSERT"], ["update", "UPDATE"], ["delete", "DELETE"], ["truncate", "DROP"]] as const;
+
+/** On the table as a whole: columns that a role may not read are not even shown to it. */
+function privilegesOf({ schema, name }: TableName, grants: readonly Grant[]): TableFacts["privileges"] {
+  return PRIVILEGES.filter(([, granted]) => holds(grants, granted, schema, name)).map(([privilege]) => privilege);
 }
 
 // ---------------------------------------------------------------- helpers

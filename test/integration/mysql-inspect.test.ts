@@ -1,0 +1,474 @@
+/** MySQL and MariaDB as sources: what connections hand out, what the catalogue says, what preflight finds, and that its statements mend it. */
+import { randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterEach, describe, expect, onTestFinished, test, vi, type TestContext } from "vitest";
+
+import { certificateExpiry, connect, connectPool, errorNumber, isTransient, query, withConnection } from "../../connectors/mysql/connection.ts";
+import { sourceGrants } from "../../connectors/mysql/grants.ts";
+import { quoteIdent, quoteTable } from "../../connectors/mysql/identifiers.ts";
+import { inspectEndpoint, mysqlFacts, type MysqlCatalogue } from "../../connectors/mysql/inspect.ts";
+import { canonicalPosition, mysqlPositions } from "../../connectors/mysql/positions.ts";
+import { preflightSource } from "../../connectors/mysql/preflight.ts";
+import { findTable, type CommonType, type Endpoint, type Finding, type Position, type RecordClass, type TableFacts } from "../../src/core/index.ts";
+import type { MysqlFlavour } from "../../src/demo/mysql-binaries.ts";
+import { mysqlRows, mysqlValue, requireMysql, sharedMysql, type TestMysql } from "../support/mysql.ts";
+import { orSkip, type TestDatabase } from "../support/servers.ts";
+
+vi.setConfig({ testTimeout: 180_000 });
+
+const FLAVOURS = ["mysql-9.7", "mariadb-10.11", "mariadb-11.8"] as const satisfies readonly MysqlFlavour[];
+const APPLICATION = { application: "dualrun-test" };
+
+const plain = (url: string): Endpoint => ({ url, tls: { mode: "disable" } });
+
+function server(context: TestContext, flavour: MysqlFlavour): Promise<TestMysql> {
+  return orSkip(context, sharedMysql({ flavour, controllable: true }));
+}
+
+async function database(context: TestContext, flavour: MysqlFlavour): Promise<TestDatabase & { server: TestMysql }> {
+  const own = await server(context, flavour);
+  const made = await own.createDatabase("inspect");
+  onTestFinished(async () => made.drop());
+  return { ...made, server: own };
+}
+
+async function run(url: string, ...statements: readonly string[]): Promise<void> {
+  for (const statement of statements) await mysqlRows(url, statement);
+}
+
+function withUser(url: string, user: string, password: string): string {
+  const address = new URL(url);
+  address.username = user;
+  address.password = password;
+  return address.href;
+}
+
+/** An account with a password and no privileges; its address and its name for GRANT. */
+async function account({ server: own, url }: { server: TestMysql; url: string }): Promise<{ url: string; grantee: string }> {
+  const name = `u${randomBytes(5).toString("hex")}`;
+  const password = randomBytes(8).toString("hex");
+  await run(own.url, `CREATE USER '${name}'@'%' IDENTIFIED BY '${password}'`);
+  onTestFinished(async () => run(own.url, `DROP USER '${name}'@'%'`));
+  return { url: withUser(url, name, password), grantee: `\`${name}\`@\`%\`` };
+}
+
+const inspect = (url: string): Promise<MysqlCatalogue> => inspectEndpoint(plain(url), "dualrun-test");
+
+function found(catalogue: MysqlCatalogue, schema: string, name: string): TableFacts {
+  const facts = findTable(catalogue, { schema, name });
+  if (facts === undefined) throw new Error(`${schema}.${name} is not in the catalogue`);
+  return facts;
+}
+
+/** A class that takes every column of a table. */
+function classOf({ table, columns, uniqueKeys }: TableFacts): RecordClass {
+  const key = uniqueKeys.find((one) => !one.partial && one.allNotNull)?.columns ?? [];
+  const mapped = columns.map(({ name }) => ({ target: name, from: name, map: null, constant: null }));
+  return { name: table.name, source: table, target: table, kind: "record", columns: mapped, key, where: null, fullBeforeImage: true, money: [], occurredAt: null, occurredAtZone: null, sensitive: [] };
+}
+
+/** Findings for all tables of a database, or for those that are named. */
+function findings(catalogue: MysqlCatalogue, schema: string, ...names: readonly string[]): Finding[] {
+  const tables = catalogue.tables.filter(({ table }) => table.schema === schema && (names.length === 0 || names.includes(table.name)));
+  return preflightSource(tables.map(classOf), catalogue);
+}
+
+const named = (all: readonly Finding[], check: string): Finding[] => all.filter((finding) => finding.check === check);
+const errors = (all: readonly Finding[]): string[] => all.filter(({ severity }) => severity === "error").map(({ check, what }) => `${check}: ${what}`);
+
+/** Tables of which rows were logged; a table can be announced without any. */
+function rowEvents(events: readonly Readonly<Record<string, unknown>>[]): string[] {
+  const names = new Map(events.flatMap(({ Info: info }) => [/table_id: (\d+) \(([^)]*)\)/.exec(String(info))].flatMap((match) => (match === null ? [] : [[match[1]!, match[2]!] as const]))));
+  return events.filter(({ Event_type: type }) => /rows/i.test(String(type)) && !/annotate/i.test(String(type))).map(({ Info: info }) => names.get(/table_id: (\d+)/.exec(String(info))?.[1] ?? "") ?? "");
+}
+
+// ------------------------------------------------------------ connections
+
+for (const flavour of FLAVOURS) {
+  const engine = flavour.startsWith("mysql") ? "mysql" : "mariadb";
+
+  describe(`connections to ${flavour}`, () => {
+    test("hand out the engine's own text, whatever the type", async (context) => {
+      const { url } = await database(context, flavour);
+      await run(url, "SET GLOBAL sql_mode = ''",
+        "CREATE TABLE v (b bigint unsigned, d decimal(65,30), f float, g double, da date, dt datetime(6), ts timestamp(6) NULL, ti time(6), y year, bi bit(10), bl blob, bn binary(4), e enum('a','b'), s set('x','y'), j json, c char(5), t text)");
+      const connection = await connect(plain(url), APPLICATION);
+      try {
+        await connection.query("INSERT INTO v VALUES (18446744073709551615, 12345678901234567890123456789012345.123456789012345678901234567890, 0.1, 0.1, '1000-01-01', '9999-12-31 23:59:59.999999', '2026-03-29 02:30:00.123456', '-838:59:58.000001', 1901, b'1000000001', x'00ff', 'ab', 'b', 'x,y', '{\"a\":1}', 'ab', '😀''\\n')");
+        const [row] = await query(connection, "SELECT * FROM v");
+        expect(row).toMatchObject({
+          b: "18446744073709551615", d: "12345678901234567890123456789012345.123456789012345678901234567890", f: "0.1", g: "0.1", da: "1000-01-01",
+          dt: "9999-12-31 23:59:59.999999", ts: "2026-03-29 02:30:00.123456", ti: "-838:59:58.000001", y: "1901", bi: Buffer.from([2, 1]), bl: Buffer.from([0, 255]),
+          bn: Buffer.from("ab\0\0"), e: "b", s: "x,y", c: "ab", t: "😀'\\n",
+        });
+        expect(String(row?.["j"]).replace(" ", "")).toBe('{"a":1}');
+        expect(await query(connection, "SELECT ? AS one, ? AS two, ? AS three", ["it's \\", Buffer.from([0, 39, 255]), null])).toEqual([{ one: "it's \\", two: Buffer.from([0, 39, 255]), three: null }]);
+      } finally {
+        await connection.end();
+      }
+    });
+
+    test("have the same session, however the server is set", async (context) => {
+      const { url, server: own } = await database(context, flavour);
+      const hostile = { time_zone: "'+05:00'", sql_mode: engine === "mysql" ? "'ANSI_QUOTES,PAD_CHAR_TO_FULL_LENGTH'" : "'ORACLE,PAD_CHAR_TO_FULL_LENGTH'", sql_auto_is_null: "1", group_concat_max_len: "4", sql_select_limit: "1", wait_timeout: "1", transaction_isolation: "'READ-UNCOMMITTED'" };
+      const names = Object.keys(hostile).map((name) => (engine === "mariadb" && name === "transaction_isolation" && flavour === "mariadb-10.11" ? "tx_isolation" : name));
+      const before = Object.fromEntries((await mysqlRows(own.url, `SHOW GLOBAL VARIABLES WHERE Variable_name IN (${names.map((name) => `'${name}'`).join(",")})`)).map((row) => Object.values(row).map(String) as [string, string]));
+      onTestFinished(async () => run(own.url, ...Object.entries(before).map(([name, value]) => `SET GLOBAL ${name} = ${/^\d+$/.test(value) ? value : value === "ON" || value === "OFF" ? value : `'${value}'`}`)));
+      await run(own.url, ...Object.entries(hostile).map(([name, value]) => `SET GLOBAL ${engine === "mariadb" && flavour === "mariadb-10.11" && name === "transaction_isolation" ? "tx_isolation" : name} = ${value}`));
+      const connection = await connect(plain(url), { ...APPLICATION, readOnly: true, statementTimeout: 1500 });
+      const pool = await connectPool(plain(url), { ...APPLICATION, readOnly: true, statementTimeout: 1500 });
+      try {
+        for (const session of [connection, pool]) {
+          await query(session, "DO SLEEP(0)");
+          const [row] = await query(session, `SELECT @@time_zone AS zone, @@sql_mode AS mode, @@sql_auto_is_null AS nulls, @@group_concat_max_len AS longest, @@wait_timeout AS waits,
+            @@collation_connection AS collation, ${flavour === "mariadb-10.11" ? "@@tx_isolation" : "@@transaction_isolation"} AS isolation, ${engine === "mysql" ? "@@max_execution_time" : "@@max_statement_time"} AS timeout`);
+          expect(row).toEqual({
+            zone: "+00:00", mode: expect.not.stringMatching(/PAD|ANSI|ORACLE/), nulls: "0", longest: "1073741824", waits: "28800", collation: "utf8mb4_bin", isolation: "REPEATABLE-READ",
+            timeout: engine === "mysql" ? "1500" : "1.500000",
+          });
+          expect(await query(session, "SELECT 1 AS n UNION ALL SELECT 2")).toHaveLength(2);
+          await expect(session.query("CREATE TABLE no (n int)").then(() => session.query("INSERT INTO no VALUES (1)"))).rejects.toSatisfy((error) => errorNumber(error) === 1792);
+        }
+      } finally {
+        await connection.end();
+        await pool.end();
+      }
+    });
+
+    test("end a statement in time, and what can be tried again is known", async (context) => {
+      const { url } = await database(context, flavour);
+      await run(url, "CREATE TABLE t (id int PRIMARY KEY) ENGINE=InnoDB", "INSERT INTO t VALUES (1)");
+      const first = await connect(plain(url), { ...APPLICATION, statementTimeout: 300 });
+      const second = await connect(plain(url), { ...APPLICATION, settings: { innodb_lock_wait_timeout: 1 } });
+      const fails = async (work: Promise<unknown>): Promise<unknown> => work.then(() => null, (error: unknown) => error);
+      const slow = await fails(first.query("SELECT count(*) FROM information_schema.columns a, information_schema.columns b, information_schema.columns c"));
+      await first.query("BEGIN");
+      await first.query("UPDATE t SET id = 1 WHERE id = 1");
+      await first.query("SELECT * FROM t WHERE id = 1 FOR UPDATE");
+      const locked = await fails(second.query("DELETE FROM t WHERE id = 1"));
+      const doubled = await fails(second.query("INSERT INTO t VALUES ('x')"));
+      const wrong = await fails(second.query("SELECT nonsense"));
+      await second.query(`KILL ${first.threadId}`);
+      const killed = await fails(first.query("SELECT 1"));
+      await second.end();
+      expect([slow, locked, killed].map((error) => [error !== null, isTransient(error)])).toEqual([[true, true], [true, true], [true, true]]);
+      expect([doubled, wrong].map((error) => [error !== null, isTransient(error)])).toEqual([[true, false], [true, false]]);
+    });
+
+    test("that cannot be had are DR2001 without credentials", async (context) => {
+      const own = await server(context, flavour);
+      const closed = new URL(own.url);
+      closed.port = "1";
+      for (const url of [closed.href, withUser(own.url, "nobody", "swordfish")]) {
+        const error: unknown = await connect(plain(url), APPLICATION).catch((caught: unknown) => caught);
+        expect(error).toMatchObject({ code: "DR2001" });
+        expect(String((error as Error).message)).not.toMatch(/swordfish|[0-9a-f]{24}/);
+      }
+    });
+
+    test("are used one by one, and again after a failure", async (context) => {
+      const { url } = await database(context, flavour);
+      const pool = await connectPool(plain(url), APPLICATION);
+      await expect(withConnection(pool, async (connection) => connection.query("SELECT nonsense"))).rejects.toThrow(/nonsense/);
+      expect(await Promise.all(Array.from({ length: 6 }, (_, n) => withConnection(pool, (connection) => query(connection, "SELECT ? AS n", [String(n)]))))).toEqual(Array.from({ length: 6 }, (_, n) => [{ n: String(n) }]));
+      await pool.end();
+    });
+
+    test("are encrypted as far as is asked for", async (context) => {
+      const own = await server(context, flavour);
+      const cipher = async (endpoint: Endpoint): Promise<unknown> => {
+        const connection = await connect(endpoint, APPLICATION);
+        const [row] = await query(connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'");
+        await connection.end();
+        return row?.["Value"];
+      };
+      expect(await cipher(plain(own.url))).toBe("");
+      expect(await certificateExpiry(plain(own.url), APPLICATION)).toBeNull();
+      if (flavour === "mariadb-10.11") {
+        await expect(cipher({ url: own.url, tls: { mode: "require" } })).rejects.toMatchObject({ code: "DR2001", next: expect.stringMatching(/Switch TLS on/) });
+        return;
+      }
+      expect(await cipher({ url: own.url, tls: { mode: "require" } })).toMatch(/AES|CHACHA/);
+      expect((await certificateExpiry({ url: own.url, tls: { mode: "require" } }, APPLICATION))?.getTime()).toBeGreaterThan(Date.now());
+      for (const mode of ["verify-ca", "verify-full"] as const) await expect(cipher({ url: own.url, tls: { mode } })).rejects.toMatchObject({ code: "DR2001" });
+      if (engine === "mariadb") return; // makes a certificate for itself, without an authority
+      const ca = await readFile(join(own.process?.dataDirectory ?? "", "ca.pem"), "utf8");
+      expect(await cipher({ url: own.url, tls: { mode: "verify-ca", ca } })).toMatch(/AES|CHACHA/);
+      await expect(cipher({ url: own.url, tls: { mode: "verify-full", ca } })).rejects.toMatchObject({ code: "DR2001", message: expect.stringMatching(/does not match|not in the cert/i) });
+    });
+  });
+
+  // ------------------------------------------------------------ catalogue
+
+  describe(`the catalogue of ${flavour}`, () => {
+    test("knows every type in common words", async (context) => {
+      const { url, name } = await database(context, flavour);
+      const types = { ...TYPES, ...(engine === "mysql" ? MYSQL_TYPES : MARIADB_TYPES) };
+      await run(url, `CREATE TABLE types (${Object.keys(types).map((type, at) => `c${at} ${type}`).join(", ")}) CHARACTER SET utf8mb4`);
+      const facts = found(await inspect(url), name, "types");
+      expect(Object.fromEntries(facts.columns.map((column, at) => [Object.keys(types)[at], column.common]))).toEqual(types);
+      expect(facts.columns.map(({ typeSchema }) => typeSchema)).toEqual(facts.columns.map(() => "mysql"));
+    });
+
+    test("knows columns, keys, references, triggers", async (context) => {
+      const { url, name } = await database(context, flavour);
+      const hidden = engine === "mysql" ? "INVISIBLE" : "IGNORED";
+      await run(url,
+        "CREATE TABLE parent (a int, b int, PRIMARY KEY (a, b))",
+        `CREATE TABLE child (id bigint AUTO_INCREMENT PRIMARY KEY, a int NOT NULL, b int NOT NULL, code varchar(40) COLLATE utf8mb4_bin NOT NULL, note varchar(40) DEFAULT 'NULL', opt int, made int AS (opt + 1) STORED, seen int AS (opt + 2) VIRTUAL,
+          inv int INVISIBLE, UNIQUE KEY whole (code), UNIQUE KEY cut (code(3)), UNIQUE KEY nullable (opt), UNIQUE KEY hidden (a, b) ${hidden}${engine === "mysql" ? ", UNIQUE KEY computed ((lower(note)))" : ""},
+          CONSTRAINT up FOREIGN KEY (a, b) REFERENCES parent (a, b) ON DELETE CASCADE ON UPDATE CASCADE)`,
+        "CREATE TRIGGER noticed BEFORE INSERT ON child FOR EACH ROW SET NEW.note = 'x'",
+        "CREATE VIEW looking AS SELECT * FROM child", "INSERT INTO parent VALUES (1, 2), (2, 3)");
+      const catalogue = await inspect(url);
+      const child = found(catalogue, name, "child");
+      expect(child).toMatchObject({
+        kind: "table", persistence: "permanent", replicaIdentity: { kind: "full" }, triggers: [{ name: "noticed", mode: "O" }], privileges: ["select", "insert", "update", "delete", "truncate"],
+        foreignKeys: [{ name: "up", references: { schema: name, name: "parent" }, onDelete: "cascade", deferrable: false }],
+      });
+      expect(Object.fromEntries(child.columns.map((column) => [column.name, [column.notNull, column.generated, column.identity, column.hasDefault]]))).toEqual({
+        id: [true, null, "by default", false], a: [true, null, null, false], b: [true, null, null, false], code: [true, null, null, false], note: [false, null, null, true],
+        opt: [false, null, null, false], made: [false, "stored", null, false], seen: [false, "virtual", null, false], inv: [false, null, null, false],
+      });
+      expect(Object.fromEntries(child.uniqueKeys.map((key) => [key.name, [key.columns, key.primary, key.partial, key.allNotNull]]))).toEqual({
+        PRIMARY: [["id"], true, false, true], whole: [["code"], false, false, true], cut: [["code"], false, true, true], nullable: [["opt"], false, false, false], hidden: [["a", "b"], false, true, true],
+        ...(engine === "mysql" ? { computed: [[], false, true, false] } : {}),
+      });
+      expect(mysqlFacts(catalogue).tables[`${name}.child`]).toEqual({ engine: "InnoDB", kind: "BASE TABLE", invisible: ["inv"], onUpdate: { up: "cascade" } });
+      expect(found(catalogue, name, "looking").kind).toBe("view");
+      expect(found(catalogue, name, "parent")).toMatchObject({ estimatedRows: 2, uniqueKeys: [{ columns: ["a", "b"] }] });
+      expect(found(catalogue, name, "parent").bytes).toBeGreaterThan(0);
+      expect(catalogue.tables.filter(({ table }) => ["mysql", "sys", "information_schema", "performance_schema"].includes(table.schema.toLowerCase()))).toEqual([]);
+    });
+
+    test("prints labels as they are", async (context) => {
+      const { url, name } = await database(context, flavour);
+      const labels = ["a,b", "it's", "back\\slash", "new\nline", 'dq"', "ü", ")"];
+      const connection = await connect(plain(url), APPLICATION);
+      await connection.query(`CREATE TABLE l (e enum(${labels.map((label) => `'${label.replaceAll("'", "''")}'`).join(",")}), s set('x','y''z'))`);
+      await connection.end();
+      const [e, s] = found(await inspect(url), name, "l").columns;
+      expect([e?.enumLabels, e?.typeKind, e?.common]).toEqual([labels, "enum", { kind: "label", labels }]);
+      expect([s?.enumLabels, s?.common]).toEqual([["x", "y'z"], { kind: "label set", labels: ["x", "y'z"] }]);
+    });
+
+    test("knows the server, and is the same server after a restart", async (context) => {
+      const { url, server: own } = await database(context, flavour);
+      const { server: facts, mysql } = await inspect(url);
+      const [major = 0, minor = 0] = flavour.split("-")[1]!.split(".").map(Number);
+      expect(Math.floor(facts.versionNumber / 100)).toBe(major * 100 + minor);
+      expect(facts).toMatchObject({ engine, encoding: "utf8mb4", timeZone: "+00:00", inRecovery: false, role: { name: "root@%", superuser: true, replication: true, createInDatabase: true } });
+      expect(facts.settings).toMatchObject({ log_bin: "ON", binlog_format: "ROW", binlog_row_image: "FULL", binlog_row_metadata: "FULL" });
+      expect(mysql.logFilter).toEqual({ only: [], without: [] });
+      expect(facts.identity).toMatch(engine === "mysql" ? /^[0-9a-f-]{36}$/ : /^\d+-\d+-[A-Za-z0-9+/=]{28}$/);
+      await own.process?.stop();
+      await own.process?.start();
+      expect((await inspect(url)).server.identity).toBe(facts.identity);
+    });
+
+    test("tells one server from another", async (context) => {
+      const own = await server(context, flavour);
+      await using other = await requireMysql(context, { flavour, controllable: true, settings: { server_id: String(await mysqlValue(own.url, "SELECT @@server_id")) } });
+      expect((await inspect(other.url)).server.identity).not.toBe((await inspect(own.url)).server.identity);
+    });
+  });
+
+  // ------------------------------------------------------------ preflight
+
+  describe(`preflight of ${flavour}`, () => {
+    let mendAfterwards: (() => Promise<void>) | null = null;
+
+    afterEach(async () => {
+      await mendAfterwards?.();
+      mendAfterwards = null;
+    });
+
+    test("finds nothing wrong with an ordinary table", async (context) => {
+      const { url, name } = await database(context, flavour);
+      await run(url, "CREATE TABLE t (id int PRIMARY KEY, v varchar(20)) ENGINE=InnoDB");
+      expect(findings(await inspect(url), name)).toEqual([]);
+    });
+
+    const settings = [...SETTING_FAULTS, ...(engine === "mysql" ? MYSQL_SETTING_FAULTS : MARIADB_SETTING_FAULTS)];
+    for (const [check, variable, value] of settings) {
+      test(`names ${variable} = ${value}, and its statement mends it`, async (context) => {
+        const { url, name, server: own } = await database(context, flavour);
+        await run(url, "CREATE TABLE t (id int PRIMARY KEY)");
+        const before = String(await mysqlValue(own.url, `SELECT @@GLOBAL.${variable}`));
+        mendAfterwards = async () => run(own.url, `SET GLOBAL ${variable} = ${/^[\d.]+$/.test(before) ? before : `'${before}'`}`);
+        await run(own.url, `SET GLOBAL ${variable} = ${value}`);
+        const [finding, ...more] = findings(await inspect(url), name);
+        expect([finding?.check, finding?.side, more]).toEqual([check, "source", []]);
+        if (check === "in-recovery") return;
+        const statements = finding!.mend.match(/SET (PERSIST|GLOBAL) [^;]+;/g) ?? [];
+        expect(statements.length).toBeGreaterThan(0);
+        await run(own.url, ...statements);
+        expect(findings(await inspect(url), name)).toEqual([]);
+        if (engine === "mysql") await run(own.url, `RESET PERSIST ${variable}`);
+      });
+    }
+
+    const tables = [...TABLE_FAULTS, ...(engine === "mysql" ? MYSQL_TABLE_FAULTS : MARIADB_TABLE_FAULTS), ...(flavour === "mariadb-10.11" ? [] : VECTORS)];
+    for (const [check, severity, statements, mends] of tables) {
+      test(`names ${check}: ${statements.at(-1)}`, async (context) => {
+        const { url, name } = await database(context, flavour);
+        await run(url, ...statements);
+        const about = named(findings(await inspect(url), name, "t"), check);
+        expect(about.map((finding) => [finding.severity, finding.subject])).toEqual([[severity, "t"]]);
+        if (!mends) return;
+        await run(url, about[0]!.mend.slice(0, about[0]!.mend.indexOf(";")));
+        expect(named(findings(await inspect(url), name, "t"), check)).toEqual([]);
+      });
+    }
+
+    test("knows whether cascades are in the log", async (context) => {
+      const { url, name, server: own } = await database(context, flavour);
+      await run(url, "CREATE TABLE p (id int PRIMARY KEY)", "CREATE TABLE t (id int PRIMARY KEY, p int, CONSTRAINT up FOREIGN KEY (p) REFERENCES p (id) ON DELETE CASCADE)", "INSERT INTO p VALUES (1)", "INSERT INTO t VALUES (10, 1)");
+      const refused = named(findings(await inspect(url), name, "t"), "cascade").length > 0;
+      await run(own.url, "FLUSH BINARY LOGS");
+      await run(url, "DELETE FROM p WHERE id = 1");
+      expect(await mysqlValue(url, "SELECT count(*) FROM t")).toBe(0);
+      const [log] = (await mysqlRows(own.url, "SHOW BINARY LOGS")).slice(-1);
+      const events = await mysqlRows(own.url, `SHOW BINLOG EVENTS IN '${Object.values(log ?? {})[0]}'`);
+      const tables = rowEvents(events);
+      expect(tables).toContain(`${name}.p`);
+      expect(tables.includes(`${name}.t`)).toBe(!refused);
+    });
+
+    test("is content with the printed grants, and misses each that is left out", async (context) => {
+      const made = await database(context, flavour);
+      const { url, name } = made;
+      await run(url, "CREATE TABLE t (id int PRIMARY KEY, v int)", "CREATE TABLE other (id int PRIMARY KEY)");
+      const user = await account(made);
+      await run(url, `GRANT SELECT (id) ON ${quoteTable({ schema: name, name: "t" })} TO ${user.grantee}`);
+      const whole = await inspect(url);
+      const grants = sourceGrants([classOf(found(whole, name, "t"))], { ...whole, server: { ...whole.server, role: { ...whole.server.role, name: user.grantee.replaceAll("`", "") } } });
+      for (const grant of grants) {
+        await run(made.server.url, ...grants.filter((one) => one !== grant).map((one) => one.replace(/;$/, "")));
+        const lacking = await inspect(user.url);
+        expect([grant, errors(findings(lacking, name, "t"))]).toEqual([grant, [expect.stringMatching(/^grant-/)]]);
+        await run(made.server.url, `REVOKE ALL PRIVILEGES, GRANT OPTION FROM ${user.grantee}`, `GRANT SELECT (id) ON ${quoteTable({ schema: name, name: "t" })} TO ${user.grantee}`);
+      }
+      await run(made.server.url, ...grants.map((one) => one.replace(/;$/, "")));
+      const catalogue = await inspect(user.url);
+      expect(findings(catalogue, name, "t")).toEqual([]);
+      expect(catalogue.tables.filter(({ table }) => table.schema === name && table.name !== "t" && errors(findings(catalogue, name, table.name)).length === 0)).toEqual([]);
+    });
+
+    test("counts what comes through roles", async (context) => {
+      const made = await database(context, flavour);
+      const { url, name } = made;
+      await run(url, "CREATE TABLE t (id int PRIMARY KEY)");
+      const user = await account(made);
+      const role = `r${randomBytes(5).toString("hex")}`;
+      onTestFinished(async () => run(made.server.url, `DROP ROLE ${role}`));
+      await run(made.server.url, `CREATE ROLE ${role}`, `GRANT SELECT, LOCK TABLES ON ${quoteIdent(name)}.* TO ${role}`, `GRANT ${role} TO ${user.grantee}`, `GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO ${user.grantee}`, `GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP ON dualrun.* TO ${user.grantee}`);
+      await expect(inspect(user.url)).rejects.toMatchObject({ code: "DR2001" }); // not active: the database is out of sight
+      await run(made.server.url, engine === "mysql" ? `SET DEFAULT ROLE ${role} TO ${user.grantee}` : `SET DEFAULT ROLE ${role} FOR ${user.grantee}`);
+      const catalogue = await inspect(user.url);
+      expect(findings(catalogue, name)).toEqual([]);
+      expect(found(catalogue, name, "t").privileges).toEqual(["select"]);
+    });
+
+    test("sees what the log leaves out", async (context) => {
+      await using own = await requireMysql(context, { flavour, controllable: true, settings: { binlog_do_db: "kept", binlog_ignore_db: "hidden" } });
+      await run(own.url, "CREATE DATABASE kept", "CREATE DATABASE hidden", "CREATE TABLE kept.t (id int PRIMARY KEY)", "CREATE TABLE hidden.t (id int PRIMARY KEY)");
+      const catalogue = await inspect(own.url);
+      expect(findings(catalogue, "kept")).toEqual([]);
+      expect(named(findings(catalogue, "hidden"), "log-filter")).toHaveLength(2);
+    });
+
+    test("sees that there is no log", async (context) => {
+      await using own = await requireMysql(context, { flavour, controllable: true, settings: { disable_log_bin: "ON", ...(engine === "mariadb" ? { log_slave_updates: "OFF" } : {}) } });
+      const catalogue = await inspect(own.url);
+      expect(errors(preflightSource([], catalogue))).toEqual(["log-bin: the server writes no binary log"]);
+    });
+  });
+}
+
+describe("positions of mysql-9.7", () => {
+  test("are ordered and printed as the server does", async (context) => {
+    const { url } = await server(context, "mysql-9.7");
+    const [u, v] = ["11111111-2222-3333-4444-555555555555", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"];
+    const sets = ["", `${u}:1-5`, `${u}:1-3:5`, `${v}:tag:7,${u}:1-3:5:4:9-10:Tag:3:1-2`, `${u}:1-10:tag:1-9, ${v}:tag:1-8:other:1`, `${v}:1-2`, `${u}:tag:1-2`];
+    for (const a of sets) {
+      expect(canonicalPosition(a)).toBe(String(await mysqlValue(url, "SELECT GTID_SUBTRACT(?, '')", [a])).replaceAll("\n", ""));
+      for (const b of sets) {
+        const [within, holds] = [await mysqlValue(url, "SELECT GTID_SUBSET(?, ?)", [a, b]), await mysqlValue(url, "SELECT GTID_SUBSET(?, ?)", [b, a])];
+        expect([a, b, mysqlPositions.relate(a as Position, b as Position)]).toEqual([a, b, within === 1 && holds === 1 ? "equal" : within === 1 ? "before" : holds === 1 ? "after" : "concurrent"]);
+      }
+    }
+  });
+});
+
+// ------------------------------------------------------------ what is tried
+
+const TYPES: Readonly<Record<string, CommonType>> = {
+  "tinyint(1)": { kind: "boolean" }, "bool": { kind: "boolean" },
+  "tinyint": { kind: "integer", bits: 8, unsigned: false }, "tinyint unsigned": { kind: "integer", bits: 8, unsigned: true },
+  "smallint": { kind: "integer", bits: 16, unsigned: false }, "mediumint unsigned": { kind: "integer", bits: 24, unsigned: true },
+  "int(5) zerofill": { kind: "integer", bits: 32, unsigned: true }, "bigint": { kind: "integer", bits: 64, unsigned: false }, "bigint unsigned": { kind: "integer", bits: 64, unsigned: true },
+  "decimal(14,2)": { kind: "decimal", precision: 14, scale: 2 }, "decimal(65,30) unsigned": { kind: "decimal", precision: 65, scale: 30 }, "decimal": { kind: "decimal", precision: 10, scale: 0 },
+  "float": { kind: "float", bits: 32 }, "float(7,2)": { kind: "float", bits: 32 }, "double": { kind: "float", bits: 64 },
+  "char(9)": { kind: "text", characters: 9, padded: true }, "varchar(200)": { kind: "text", characters: 200, padded: false }, "varchar(20) character set latin1": { kind: "text", characters: 20, padded: false },
+  "tinytext": { kind: "text", characters: 255, padded: false }, "text": { kind: "text", characters: 65_535, padded: false }, "mediumtext": { kind: "text", characters: 16_777_215, padded: false }, "longtext": { kind: "text", characters: null, padded: false },
+  "binary(16)": { kind: "bytes", length: 16, fixed: true }, "varbinary(20)": { kind: "bytes", length: 20, fixed: false }, "blob": { kind: "bytes", length: 65_535, fixed: false }, "longblob": { kind: "bytes", length: null, fixed: false },
+  "bit": { kind: "bits", length: 1 }, "bit(64)": { kind: "bits", length: 64 },
+  "date": { kind: "date" }, "time": { kind: "time", fraction: 0, long: true }, "time(6)": { kind: "time", fraction: 6, long: true },
+  "datetime": { kind: "timestamp", fraction: 0 }, "datetime(3)": { kind: "timestamp", fraction: 3 }, "timestamp(6) null": { kind: "instant", fraction: 6 }, "year": { kind: "year" },
+  "enum('a','b')": { kind: "label", labels: ["a", "b"] }, "set('a','b')": { kind: "label set", labels: ["a", "b"] },
+  "geometry": { kind: "other", name: "geometry" }, "point": { kind: "other", name: "point" },
+};
+
+const MYSQL_TYPES: Readonly<Record<string, CommonType>> = { "json": { kind: "json", exact: false }, "vector(3)": { kind: "other", name: "vector(3)" } };
+
+const MARIADB_TYPES: Readonly<Record<string, CommonType>> = {
+  "json": { kind: "json", exact: true }, "longtext collate utf8mb4_bin": { kind: "text", characters: null, padded: false },
+  "uuid": { kind: "uuid" }, "inet4": { kind: "address" }, "inet6": { kind: "address" },
+};
+
+type SettingFault = readonly [check: string, variable: string, value: string];
+
+const SETTING_FAULTS: readonly SettingFault[] = [
+  ["log-format", "binlog_format", "'MIXED'"],
+  ["log-image", "binlog_row_image", "'MINIMAL'"],
+  ["log-image", "binlog_row_image", "'NOBLOB'"],
+  ["log-metadata", "binlog_row_metadata", "'MINIMAL'"],
+  ["log-retention", "binlog_expire_logs_seconds", "86400"],
+  ["in-recovery", "read_only", "1"],
+];
+
+const MYSQL_SETTING_FAULTS: readonly SettingFault[] = [
+  ["log-compression", "binlog_transaction_compression", "1"],
+  ["log-partial-json", "binlog_row_value_options", "'PARTIAL_JSON'"],
+  ["gtid-mode", "gtid_mode", "ON_PERMISSIVE"],
+];
+
+const MARIADB_SETTING_FAULTS: readonly SettingFault[] = [["gtid-strict", "gtid_strict_mode", "0"]];
+
+type TableFault = readonly [check: string, severity: Finding["severity"], statements: readonly string[], mends: boolean];
+
+const TABLE_FAULTS: readonly TableFault[] = [
+  ["table-engine", "error", ["CREATE TABLE t (id int PRIMARY KEY) ENGINE=MyISAM"], true],
+  ["table-engine", "error", ["CREATE TABLE t (id int PRIMARY KEY) ENGINE=MEMORY"], true],
+  ["table-kind", "error", ["CREATE TABLE under (id int PRIMARY KEY)", "CREATE VIEW t AS SELECT * FROM under"], false],
+  ["column-type", "error", ["CREATE TABLE t (id int PRIMARY KEY, place point)"], false],
+  ["no-key", "warning", ["CREATE TABLE t (id int, v int, UNIQUE KEY (id))"], false],
+  ["key-collation", "warning", ["CREATE TABLE t (id int PRIMARY KEY, email varchar(50) COLLATE utf8mb4_general_ci NOT NULL UNIQUE)"], false],
+];
+
+const MYSQL_TABLE_FAULTS: readonly TableFault[] = [];
+
+const PARENT = "CREATE TABLE p (id int PRIMARY KEY)";
+
+const MARIADB_TABLE_FAULTS: readonly TableFault[] = [
+  ["table-engine", "error", ["CREATE TABLE t (id int PRIMARY KEY) ENGINE=Aria"], true],
+  ["table-kind", "error", ["CREATE TABLE t (id int PRIMARY KEY) WITH SYSTEM VERSIONING"], true],
+  ["table-kind", "error", ["CREATE SEQUENCE t"], false],
+  ["cascade", "error", [PARENT, "CREATE TABLE t (id int PRIMARY KEY, p int, FOREIGN KEY (p) REFERENCES p (id) ON DELETE CASCADE)"], true],
+  ["cascade", "error", [PARENT, "CREATE TABLE t (id int PRIMARY KEY, p int, FOREIGN KEY (p) REFERENCES p (id) ON DELETE SET NULL)"], true],
+  ["cascade", "error", [PARENT, "CREATE TABLE t (id int PRIMARY KEY, p int, FOREIGN KEY (p) REFERENCES p (id) ON UPDATE CASCADE)"], true],
+];
+
+const VECTORS: readonly TableFault[] = [["column-type", "error", ["CREATE TABLE t (id int PRIMARY KEY, v vector(3) NOT NULL)"], false]];
