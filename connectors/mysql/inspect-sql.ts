@@ -11,7 +11,7 @@ export const SERVER = `
 /** Of either engine; what a server does not know is left out. */
 const SETTING_NAMES = [
   "log_bin", "binlog_format", "binlog_row_image", "binlog_row_metadata", "binlog_row_value_options", "binlog_transaction_compression",
-  "binlog_expire_logs_seconds", "binlog_expire_logs_auto_purge", "expire_logs_days", "max_binlog_total_size", "binlog_space_limit",
+  "binlog_expire_logs_seconds", "binlog_expire_logs_auto_purge", "expire_logs_days", "max_binlog_total_size",
   "log_bin_compress", "binlog_encryption", "encrypt_binlog", "binlog_checksum", "sync_binlog", "innodb_flush_log_at_trx_commit",
   "gtid_mode", "enforce_gtid_consistency", "gtid_strict_mode", "gtid_domain_id", "server_id", "server_uuid", "server_uid",
   "log_slave_updates", "log_replica_updates", "read_only", "super_read_only", "innodb_native_foreign_keys", "wsrep_on",

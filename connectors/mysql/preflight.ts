@@ -100,10 +100,8 @@ function gtidSteps(from: string): string {
 function retention(server: ServerFacts, add: Add): void {
   const seconds = keptSeconds(server);
   if (seconds < SHORTEST_LOG_SECONDS) add(warning("log-retention", "binlog_expire_logs_seconds", `the log is kept for ${Math.round(seconds / 3600)} hours: a mirror that stands still for longer has to be copied anew`, setting(server, "binlog_expire_logs_seconds", String(14 * 86_400))));
-  for (const name of ["max_binlog_total_size", "binlog_space_limit"]) {
-    const size = server.settings[name];
-    if (size !== undefined && size !== "0") add(warning("log-space", name, `${name} is ${size}: beyond that the oldest log is removed, read or not`, setting(server, name, "0")));
-  }
+  const size = server.settings["max_binlog_total_size"] ?? "0";
+  if (size !== "0") add(warning("log-space", "max_binlog_total_size", `the log is kept to ${size} bytes: beyond that its oldest part is removed, read or not`, setting(server, "max_binlog_total_size", "0")));
 }
 
 function keptSeconds({ settings }: ServerFacts): number {
@@ -200,5 +198,5 @@ function keys(cls: RecordClass, facts: TableFacts, add: Add): void {
 /** Text columns of a key whose collation takes more than one sequence of bytes for the same. */
 function looseColumns(key: UniqueKeyFacts, facts: TableFacts): string[] {
   const inKey = facts.columns.filter((column) => key.columns.includes(column.name) && column.common.kind === "text");
-  return inKey.filter(({ collation }) => collation !== null && !/_bin$/.test(collation)).map(({ name, collation }) => `${name}: ${collation}`);
+  return inKey.filter(({ collation }) => collation !== null && !collation.endsWith("_bin")).map(({ name, collation }) => `${name}: ${collation}`);
 }

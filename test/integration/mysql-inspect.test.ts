@@ -7,9 +7,10 @@ import { afterEach, describe, expect, onTestFinished, test, vi, type TestContext
 import { certificateExpiry, connect, connectPool, errorNumber, isTransient, query, withConnection } from "../../connectors/mysql/connection.ts";
 import { sourceGrants } from "../../connectors/mysql/grants.ts";
 import { quoteIdent, quoteTable } from "../../connectors/mysql/identifiers.ts";
-import { inspectEndpoint, mysqlFacts, type MysqlCatalogue } from "../../connectors/mysql/inspect.ts";
+import { inspectEndpoint, mysqlFacts, versionNumberOf, type MysqlCatalogue } from "../../connectors/mysql/inspect.ts";
 import { canonicalPosition, mysqlPositions } from "../../connectors/mysql/positions.ts";
 import { preflightSource } from "../../connectors/mysql/preflight.ts";
+import { holds } from "../../connectors/mysql/privileges.ts";
 import { findTable, type CommonType, type Endpoint, type Finding, type Position, type RecordClass, type TableFacts } from "../../src/core/index.ts";
 import type { MysqlFlavour } from "../../src/demo/mysql-binaries.ts";
 import { mysqlRows, mysqlValue, requireMysql, sharedMysql, type TestMysql } from "../support/mysql.ts";
@@ -290,7 +291,7 @@ for (const flavour of FLAVOURS) {
       expect(findings(await inspect(url), name)).toEqual([]);
     });
 
-    const settings = [...SETTING_FAULTS, ...(engine === "mysql" ? MYSQL_SETTING_FAULTS : MARIADB_SETTING_FAULTS)];
+    const settings = [...SETTING_FAULTS, ...(engine === "mysql" ? MYSQL_SETTING_FAULTS : MARIADB_SETTING_FAULTS), ...(flavour === "mariadb-11.8" ? SPACE : [])];
     for (const [check, variable, value] of settings) {
       test(`names ${variable} = ${value}, and its statement mends it`, async (context) => {
         const { url, name, server: own } = await database(context, flavour);
@@ -371,6 +372,15 @@ for (const flavour of FLAVOURS) {
       expect(found(catalogue, name, "t").privileges).toEqual(["select"]);
     });
 
+    test("takes the versions that are supported", async (context) => {
+      const catalogue = await inspect((await server(context, flavour)).url);
+      const versions = engine === "mysql" ? { "5.7.44": false, "8.0.11": true, "8.4.5": true, "9.7.0": true, "10.0.0": false } : { "10.6.20-MariaDB": false, "10.11.2-MariaDB": true, "11.8.9-MariaDB": true, "12.0.2-MariaDB": false };
+      for (const [version, isSupported] of Object.entries(versions)) {
+        const other = { ...catalogue, server: { ...catalogue.server, version, versionNumber: versionNumberOf(version) } };
+        expect([version, named(preflightSource([], other), "version").length]).toEqual([version, isSupported ? 0 : 1]);
+      }
+    });
+
     test("sees what the log leaves out", async (context) => {
       await using own = await requireMysql(context, { flavour, controllable: true, settings: { binlog_do_db: "kept", binlog_ignore_db: "hidden" } });
       await run(own.url, "CREATE DATABASE kept", "CREATE DATABASE hidden", "CREATE TABLE kept.t (id int PRIMARY KEY)", "CREATE TABLE hidden.t (id int PRIMARY KEY)");
@@ -379,10 +389,27 @@ for (const flavour of FLAVOURS) {
       expect(named(findings(catalogue, "hidden"), "log-filter")).toHaveLength(2);
     });
 
-    test("sees that there is no log", async (context) => {
-      await using own = await requireMysql(context, { flavour, controllable: true, settings: { disable_log_bin: "ON", ...(engine === "mariadb" ? { log_slave_updates: "OFF" } : {}) } });
-      const catalogue = await inspect(own.url);
-      expect(errors(preflightSource([], catalogue))).toEqual(["log-bin: the server writes no binary log"]);
+    test("reads grants on databases as the server does", async (context) => {
+      const made = await database(context, flavour);
+      await run(made.url, "CREATE TABLE t (id int PRIMARY KEY)");
+      const wild = made.name.replace("_", "%");
+      const one = made.name.replaceAll("_", "\\_");
+      const sets = [[[wild, "SELECT, LOCK TABLES"]], [[one, "SELECT, LOCK TABLES"]], [[wild, "LOCK TABLES"], [one, "SELECT"]], [[one, "LOCK TABLES"], [wild, "SELECT"]], [["inspect\\%", "LOCK TABLES"], [one, "SELECT"]]] as const;
+      const seen: boolean[] = [];
+      for (const grants of sets) {
+        const user = await account(made);
+        await run(made.server.url, ...grants.map(([pattern, privileges]) => `GRANT ${privileges} ON \`${pattern}\`.* TO ${user.grantee}`));
+        const locks = await mysqlRows(user.url, "LOCK TABLES t READ").then(() => true, () => false);
+        expect([grants, named(preflightSource([classOf(found(await inspect(made.url), made.name, "t"))], await inspect(user.url)), "grant-lock").length === 0 || engine === "mariadb"]).toEqual([grants, locks || engine === "mariadb"]);
+        expect([grants, holds(mysqlFacts(await inspect(user.url)).grants, "LOCK TABLES", made.name) && holds(mysqlFacts(await inspect(user.url)).grants, "SELECT", made.name)]).toEqual([grants, locks]);
+        seen.push(locks);
+      }
+      expect(new Set(seen)).toEqual(new Set([true, false]));
+    });
+
+    test("sees that there is no log (context) => {
+      await using own = await requireMysql(context, { flavour, controllable: true, settings: { disable_log_bin: "ON", ...(engine === "mariadb" ? { log_slave_updates: "OFF" } : {}), lower_case_table_names: "1" } });
+      expect(preflightSource([], await inspect(own.url)).map(({ check, severity }) => [check, severity])).toEqual([["log-bin", "error"], ["table-names", "warning"]]);
     });
   });
 }
@@ -399,6 +426,16 @@ describe("positions of mysql-9.7", () => {
         expect([a, b, mysqlPositions.relate(a as Position, b as Position)]).toEqual([a, b, within === 1 && holds === 1 ? "equal" : within === 1 ? "before" : holds === 1 ? "after" : "concurrent"]);
       }
     }
+  });
+});
+
+describe("mysql-9.7 without GTIDs", () => {
+  test("is refused, and led to them step by step", async (context) => {
+    await using own = await requireMysql(context, { flavour: "mysql-9.7", controllable: true, settings: { gtid_mode: "OFF", enforce_gtid_consistency: "OFF" } });
+    const found = preflightSource([], await inspect(own.url));
+    expect(found.map(({ check }) => check)).toEqual(["gtid-consistency", "gtid-mode"]);
+    for (const { mend } of found) await run(own.url, ...(mend.match(/SET PERSIST [^;]+(?=;)/g) ?? []));
+    expect(preflightSource([], await inspect(own.url))).toEqual([]);
   });
 });
 
@@ -446,6 +483,8 @@ const MYSQL_SETTING_FAULTS: readonly SettingFault[] = [
 ];
 
 const MARIADB_SETTING_FAULTS: readonly SettingFault[] = [["gtid-strict", "gtid_strict_mode", "0"]];
+
+const SPACE: readonly SettingFault[] = [["log-space", "max_binlog_total_size", "1073741824"]];
 
 type TableFault = readonly [check: string, severity: Finding["severity"], statements: readonly string[], mends: boolean];
 
