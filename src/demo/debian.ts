@@ -44,10 +44,11 @@ export async function unpackedPackages(request: PackageRequest): Promise<string>
   const root = join(cache, `${request.name}-${process.arch}`);
   if (existsSync(root)) return root;
   try {
+    const repository = await ownRepository();
     await mkdir(cache, { recursive: true });
     await chmod(cache, 0o755);
     await using _lock = await exclusive(join(cache, "lock"));
-    if (!existsSync(root)) await fetchInto(root, request);
+    if (!existsSync(root)) await fetchInto(root, request, repository);
     return root;
   } catch (error) {
     throw new DualrunError("DR2001", `${request.packages.join(", ")} ${request.version} cannot be had from Debian`, {
@@ -80,12 +81,12 @@ async function exclusive(file: string): Promise<AsyncDisposable> {
   };
 }
 
-async function fetchInto(root: string, request: PackageRequest): Promise<void> {
+async function fetchInto(root: string, request: PackageRequest, repository: string): Promise<void> {
   const partial = `${root}.partial`;
   await rm(partial, { recursive: true, force: true });
   const guard = new Guard({ directory: partial, quit: "SIGTERM" });
   try {
-    await download(join(partial, "apt"), request, guard);
+    await download(join(partial, "apt"), repository, request, guard);
     await unpack(join(partial, "apt"), join(partial, "root"), guard);
     await prune(join(partial, "root"), request.programs);
     await writeLaunchers(join(partial, "root"), request.programs);
@@ -102,8 +103,7 @@ function reasons(error: unknown): string[] {
 
 // ---- apt ---------------------------------------------------------------------------------------------------------
 
-async function download(apt: string, request: PackageRequest, guard: Guard): Promise<void> {
-  const repository = await ownRepository();
+async function download(apt: string, repository: string, request: PackageRequest, guard: Guard): Promise<void> {
   const seen: string[] = [];
   for (const suite of request.suites) {
     await configure(apt, `${repository} ${suite} main`, request.without);
@@ -156,6 +156,7 @@ function aptConfiguration(apt: string): string {
     "Debug::NoLocking": "true",
     "APT::Sandbox::User": process.getuid?.() === 0 ? "root" : "",
     "APT::Get::AllowUnauthenticated": "false",
+    "APT::Update::Error-Mode": "any",
     "Acquire::Languages": "none",
     "Acquire::Retries": "2",
     "Acquire::http::Timeout": "20",

@@ -6,7 +6,7 @@
 import type { ChildProcess } from "node:child_process";
 import { randomBytes, randomInt } from "node:crypto";
 import { existsSync } from "node:fs";
-import { chown, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chown, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -14,6 +14,7 @@ import { createConnection } from "mariadb";
 
 import { DualrunError } from "../core/errors.ts";
 import { type MysqlBinaries, mysqlBinaries, type MysqlFlavour, type MysqlTools } from "./mysql-binaries.ts";
+import { initialStatements } from "./mysql-initial.ts";
 import { everyoneReaches, freePort, HOST, type Owner, portIsFree, privateDirectory, serverOwner } from "./places.ts";
 import { Guard, hasExited, launch, type Launched, send } from "./processes.ts";
 
@@ -23,7 +24,7 @@ export interface MysqlOptions {
   readonly port?: number;
   /** Passed as `--name=value`, over the defaults (binlog_format=ROW, server_id of its own, …). */
   readonly settings?: Readonly<Record<string, string>>;
-  /** False gives up safety in a crash for speed. */
+  /** Default true. False, for speed: what was committed survives a crash of the server, not one of the machine. */
   readonly durable?: boolean;
   /** Default: those on PATH, otherwise Debian's packages; see {@link mysqlBinaries}. */
   readonly binaries?: MysqlBinaries;
@@ -83,18 +84,15 @@ export function mysqlSettings(engine: "mysql" | "mariadb", durable = true): Read
 }
 
 const DURABLE = { innodb_flush_log_at_trx_commit: "1", sync_binlog: "1" };
-const FAST = { innodb_flush_log_at_trx_commit: "0", sync_binlog: "0", innodb_doublewrite: "OFF" };
+const FAST = { innodb_flush_log_at_trx_commit: "2", sync_binlog: "0" };
 
 /** Settings that hold for the life of a data directory. */
 const LASTING = ["innodb_page_size", "innodb_data_file_path", "lower_case_table_names", "innodb_checksum_algorithm"];
 
-/** MariaDB's system tables, as its packages name them before and after 11. */
-const SYSTEM_TABLES = ["system_tables", "performance_tables", "system_tables_data", "sys_schema"];
-
 /**
  * Starts a server of its own and waits until it accepts connections.
  *
- * Works as root too. utf8mb4, UTC, a random password, no named pipes, no X protocol.
+ * Works as root too. utf8mb4, UTC, a random password, a complete row log with GTIDs, no X protocol.
  * @throws DualrunError DR2001 when the binaries cannot be had, or with the last lines of the server's log when it does not start.
  */
 export async function startMysql(options: MysqlOptions): Promise<MysqlServer> {
@@ -103,7 +101,7 @@ export async function startMysql(options: MysqlOptions): Promise<MysqlServer> {
   const directory = await privateDirectory("dualrun-mysql-");
   const guard = new Guard({ directory, quit: "SIGKILL" });
   try {
-    const server = new Server({ options, binaries, owner, directory, guard, password: randomBytes(18).toString("hex") });
+    const server = new Server({ options, binaries, owner, directory, guard, password: newPassword() });
     await server.initialise();
     await server.start();
     return server;
@@ -111,6 +109,11 @@ export async function startMysql(options: MysqlOptions): Promise<MysqlServer> {
     guard.endNow();
     throw error;
   }
+}
+
+/** MySQL's replicas send no more than 32 characters. */
+function newPassword(): string {
+  return randomBytes(16).toString("hex");
 }
 
 interface ServerParts {
@@ -165,10 +168,10 @@ class Server implements MysqlServer {
 
   /** Makes the data directory, and the one user. */
   async initialise(): Promise<void> {
-    const { directory, options } = this.#parts;
+    const { binaries, directory, options, password } = this.#parts;
     for (const name of ["data", "tmp", "files"]) await this.#give(join(directory, name), (path) => mkdir(path, { mode: 0o700 }));
     const script = join(directory, "initial.sql");
-    await this.#give(script, async (path) => writeFile(path, await this.#initialStatements(), { mode: 0o600 }));
+    await this.#give(script, async (path) => writeFile(path, await initialStatements(binaries, USER, password), { mode: 0o600 }));
     const lasting = Object.fromEntries(Object.entries(options.settings ?? {}).filter(([name]) => LASTING.includes(name)));
     const how = this.engine === "mysql" ? { "initialize-insecure": null, "init-file": script } : { bootstrap: null };
     const launched = await this.#launch({ ...how, ...lasting }, this.engine === "mysql" ? undefined : script);
@@ -291,15 +294,6 @@ class Server implements MysqlServer {
     }
   }
 
-  async #initialStatements(): Promise<string> {
-    const { binaries, password } = this.#parts;
-    const user = [`CREATE USER ${USER}@'%' IDENTIFIED BY '${password}';`, `GRANT ALL ON *.* TO ${USER}@'%' WITH GRANT OPTION;`];
-    if (this.engine === "mysql") return [...user, `DROP USER ${USER}@localhost;`, ""].join("\n");
-    const tables = await Promise.all(SYSTEM_TABLES.map((name) => systemTables(binaries, name)));
-    const nobody = ["FLUSH PRIVILEGES;", "DELETE FROM mysql.global_priv WHERE User IN ('root', '');", "DELETE FROM mysql.proxies_priv;", "FLUSH PRIVILEGES;"];
-    return ["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket = NULL;", ...tables, ...nobody, ...user, ""].join("\n");
-  }
-
   async #give(path: string, make: (path: string) => Promise<unknown>): Promise<void> {
     const { owner } = this.#parts;
     await make(path);
@@ -313,12 +307,6 @@ class Server implements MysqlServer {
       next: "The lines above are the end of the server's log.",
     });
   }
-}
-
-async function systemTables({ share, server }: MysqlBinaries, name: string): Promise<string> {
-  const file = ["mariadb", "mysql"].map((prefix) => join(share ?? "/", `${prefix}_${name}.sql`)).find((path) => existsSync(path));
-  if (file === undefined) throw new DualrunError("DR2001", "MariaDB's system tables are not there", { where: share ?? server, next: "Install MariaDB's server package as a whole." });
-  return readFile(file, "utf8");
 }
 
 /** Ours without what would steer the server (MYSQL_TCP_PORT, …) or where it writes. */

@@ -15,7 +15,7 @@ import { databaseName, orSkip, ServerUnavailable, type Skippable, type TestDatab
 export interface MysqlRequest {
   readonly flavour: MysqlFlavour;
   readonly settings?: Readonly<Record<string, string>>;
-  /** Safe in a crash of the machine; off by default, for speed. */
+  /** Safe in a crash of the machine too; off by default, for speed. */
   readonly durable?: boolean;
   /** The test stops or starts it: the server has to be ours, and `process` is there. */
   readonly controllable?: boolean;
