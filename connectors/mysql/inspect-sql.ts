@@ -49,6 +49,7 @@ export function uniqueKeys(hidden: "IS_VISIBLE = 'NO'" | "IGNORED = 'YES'"): str
   ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX`;
 }
 
+/** Of MySQL: MariaDB shows them only to roles that may do more than read. */
 export const FOREIGN_KEYS = `
   SELECT CONSTRAINT_SCHEMA AS \`schema\`, TABLE_NAME AS \`table\`, CONSTRAINT_NAME AS name, UNIQUE_CONSTRAINT_SCHEMA AS referencedSchema,
     REFERENCED_TABLE_NAME AS referencedTable, lower(DELETE_RULE) AS onDelete, lower(UPDATE_RULE) AS onUpdate
@@ -59,12 +60,6 @@ export const TRIGGERS = `
   SELECT EVENT_OBJECT_SCHEMA AS \`schema\`, EVENT_OBJECT_TABLE AS \`table\`, TRIGGER_NAME AS name
   FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA NOT IN ${NOT_OURS}
   ORDER BY EVENT_OBJECT_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME`;
-
-/** MariaDB's JSON columns: the check that the type brings stands under the column's own name. */
-export const JSON_CHECKS = `
-  SELECT CONSTRAINT_SCHEMA AS \`schema\`, TABLE_NAME AS \`table\`, CONSTRAINT_NAME AS name
-  FROM information_schema.CHECK_CONSTRAINTS
-  WHERE LEVEL = 'Column' AND CHECK_CLAUSE LIKE 'json_valid(%' AND CONSTRAINT_SCHEMA NOT IN ${NOT_OURS}`;
 
 export const GRANTS = "SHOW GRANTS";
 

@@ -357,6 +357,27 @@ for (const flavour of FLAVOURS) {
       expect(catalogue.tables.filter(({ table }) => table.schema === name && table.name !== "t" && errors(findings(catalogue, name, table.name)).length === 0)).toEqual([]);
     });
 
+    test("sees with the printed grants what an administrator sees", async (context) => {
+      const made = await database(context, flavour);
+      const { url, name } = made;
+      await run(url, "CREATE TABLE p (id int PRIMARY KEY)",
+        "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY, p int, d int DEFAULT 3, j json, e enum('a','b'), g int AS (d + 1) STORED, u varchar(9) UNIQUE, inv int INVISIBLE, CONSTRAINT up FOREIGN KEY (p) REFERENCES p (id) ON DELETE CASCADE ON UPDATE SET NULL)",
+        "CREATE TABLE v (id int PRIMARY KEY)", "INSERT INTO v VALUES (1)");
+      const user = await account(made);
+      const whole = await inspect(url);
+      const classes = ["t", "v"].map((table) => classOf(found(whole, name, table)));
+      const asUser = { ...whole, server: { ...whole.server, role: { ...whole.server.role, name: user.grantee.replaceAll("`", "") } } };
+      await run(made.server.url, ...sourceGrants(classes, asUser).map((one) => one.replace(/;$/, "")));
+      const seen = await inspect(user.url);
+      expect(mysqlFacts(seen).tables[`${name}.t`]?.onUpdate).toEqual({ up: "set null" });
+      for (const table of ["t", "v"]) {
+        expect(found(seen, name, table)).toEqual({ ...found(whole, name, table), privileges: ["select"] });
+        expect(mysqlFacts(seen).tables[`${name}.${table}`]).toEqual(mysqlFacts(whole).tables[`${name}.${table}`]);
+      }
+      expect(seen.server.settings).toEqual(whole.server.settings);
+      expect(mysqlFacts(seen).logFilter).toEqual(mysqlFacts(whole).logFilter);
+    });
+
     test("counts what comes through roles", async (context) => {
       const made = await database(context, flavour);
       const { url, name } = made;

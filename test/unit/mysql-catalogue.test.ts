@@ -5,6 +5,7 @@ import { sessionStatements } from "../../connectors/mysql/connection.ts";
 import { quoteAccount, quoteGrantedDatabase, quoteIdent, quoteLiteral } from "../../connectors/mysql/identifiers.ts";
 import { versionNumberOf } from "../../connectors/mysql/inspect.ts";
 import { holds, parseGrants } from "../../connectors/mysql/privileges.ts";
+import { foreignKeysIn, jsonColumnsIn } from "../../connectors/mysql/show-create.ts";
 
 describe("labels", () => {
   test.each([
@@ -54,6 +55,21 @@ describe("grants", () => {
     const all = grants("GRANT SELECT, INSERT ON *.* TO `u`@`%`", "REVOKE SELECT ON `secret`.* FROM `u`@`%`");
     expect([holds(all, "SELECT", "secret"), holds(all, "INSERT", "secret"), holds(all, "SELECT", "shop")]).toEqual([false, true, true]);
   });
+});
+
+describe("SHOW CREATE TABLE of MariaDB", () => {
+  const statement = ["CREATE TABLE `c` (", "  `id` int(11) NOT NULL COMMENT 'CONSTRAINT `x` FOREIGN KEY (`a`) REFERENCES `p` (`id`)',", "  `j``1` longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL CHECK (json_valid(`j``1`)),",
+    "  `k` longtext DEFAULT NULL CHECK (json_valid(`other`)),", "  PRIMARY KEY (`id`),", "  CONSTRAINT `up``x` FOREIGN KEY (`p`, `q`) REFERENCES `pp` (`id`, `q`) ON DELETE CASCADE,",
+    "  CONSTRAINT `far` FOREIGN KEY (`p`) REFERENCES `else where`.`pp` (`id`) ON DELETE SET NULL ON UPDATE CASCADE,", "  CONSTRAINT `plain` FOREIGN KEY (`p`) REFERENCES `pp` (`id`) ON UPDATE NO ACTION,", "  CONSTRAINT `bare` FOREIGN KEY (`p`) REFERENCES `pp` (`id`)", ") ENGINE=InnoDB"].join("\n");
+
+  test("tells the foreign keys", () => expect(foreignKeysIn(statement, "here")).toEqual([
+    { name: "up`x", references: { schema: "here", name: "pp" }, onDelete: "cascade", onUpdate: "restrict" },
+    { name: "far", references: { schema: "else where", name: "pp" }, onDelete: "set null", onUpdate: "cascade" },
+    { name: "plain", references: { schema: "here", name: "pp" }, onDelete: "restrict", onUpdate: "no action" },
+    { name: "bare", references: { schema: "here", name: "pp" }, onDelete: "restrict", onUpdate: "restrict" },
+  ]));
+
+  test("tells the JSON columns", () => expect(jsonColumnsIn(statement)).toEqual(["j`1"]));
 });
 
 test("versions are numbers that compare", () => {
