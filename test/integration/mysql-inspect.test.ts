@@ -176,6 +176,26 @@ for (const flavour of FLAVOURS) {
       await pool.end();
     });
 
+    test("outlive a restart of the server, which is a failure that passes", async (context) => {
+      const own = await server(context, flavour);
+      const pool = await connectPool(plain(own.url), APPLICATION);
+      const connection = await connect(plain(own.url), APPLICATION);
+      await own.process?.stop("immediate");
+      const outcomes = await Promise.all([connection.query("SELECT 1"), pool.query("SELECT 1")].map((work) => work.then(() => null, (error: unknown) => error)));
+      expect(outcomes.map((error) => [error !== null, isTransient(error)])).toEqual([[true, true], [true, true]]);
+      await own.process?.start();
+      await vi.waitFor(async () => expect(await query(pool, "SELECT @@time_zone AS zone")).toEqual([{ zone: "+00:00" }]), { timeout: 30_000, interval: 500 });
+      await pool.end();
+    });
+
+    test("say whose they are", async (context) => {
+      const own = await server(context, flavour);
+      if (engine === "mariadb") context.skip("MariaDB has its performance schema switched off");
+      const connection = await connect(plain(own.url), APPLICATION);
+      expect(await query(connection, "SELECT ATTR_VALUE AS name FROM performance_schema.session_account_connect_attrs WHERE PROCESSLIST_ID = CONNECTION_ID() AND ATTR_NAME = 'program_name'")).toEqual([{ name: "dualrun-test" }]);
+      await connection.end();
+    });
+
     test("are encrypted as far as is asked for", async (context) => {
       const own = await server(context, flavour);
       const cipher = async (endpoint: Endpoint): Promise<unknown> => {
@@ -434,6 +454,27 @@ for (const flavour of FLAVOURS) {
     });
   });
 }
+
+describe("positions", () => {
+  for (const flavour of FLAVOURS) {
+    test(`of ${flavour} grow with the log`, async (context) => {
+      const { url, server: own } = await database(context, flavour);
+      const isMysql = own.engine === "mysql";
+      const read = async (): Promise<Position> => canonicalPosition(String(await mysqlValue(url, `SELECT @@GLOBAL.${isMysql ? "gtid_executed" : "gtid_binlog_pos"}`)));
+      await run(url, "CREATE TABLE t (id int PRIMARY KEY)");
+      const [before, same] = [await read(), await read()];
+      const connection = await connect(plain(url), APPLICATION);
+      await connection.query(isMysql ? "SET SESSION gtid_next = 'AUTOMATIC:dualrun'" : "SET SESSION gtid_domain_id = 7");
+      await connection.query("INSERT INTO t VALUES (1)");
+      await connection.end();
+      const [marked] = [await read()];
+      await run(url, "INSERT INTO t VALUES (2)");
+      const after = await read();
+      expect([mysqlPositions.relate(before, same), mysqlPositions.relate(before, marked), mysqlPositions.relate(after, marked), mysqlPositions.relate(before, after)]).toEqual(["equal", "before", "after", "before"]);
+      expect(after).toMatch(isMysql ? /:dualrun:1/ : /,7-\d+-1$/);
+    });
+  }
+});
 
 describe("positions of mysql-9.7", () => {
   test("are ordered and printed as the server does", async (context) => {
