@@ -84,7 +84,7 @@ export async function connectPool(endpoint: Endpoint, options: ConnectOptions): 
   const probe = await connect(endpoint, options);
   const initSql = sessionStatements(flavourOf(probe), options);
   await probe.end();
-  const config = { connectionLimit: POOL_CONNECTIONS, minimumIdle: 1, idleTimeout: 30, acquireTimeout: CONNECT_TIMEOUT_MS + 5_000, resetAfterUse: false, noControlAfterUse: false };
+  const config = { connectionLimit: POOL_CONNECTIONS, minimumIdle: 1, idleTimeout: 30, acquireTimeout: CONNECT_TIMEOUT_MS, resetAfterUse: false, noControlAfterUse: false };
   const pool = createPool({ ...clientConfig(endpoint, options), ...config, initSql });
   pool.on("error" as "release", () => undefined); // a broken connection shows itself at the next query
   return pool;
