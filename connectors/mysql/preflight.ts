@@ -31,6 +31,7 @@ export function preflightSource(classes: readonly RecordClass[], catalogue: Cata
   log(server, add);
   gtids(server, add);
   retention(server, add);
+  durability(server, add);
   role(catalogue, add);
   if (server.inRecovery) add(error("in-recovery", "read_only", "the server is read-only: nothing can be marked there", "point source.url at the primary"));
   if (isOn(server.settings["lower_case_table_names"])) add(warning("table-names", "lower_case_table_names", "the server keeps the names of tables in lower case, or compares them so", "write the names of tables in lower case in the configuration"));
@@ -108,6 +109,14 @@ function keptSeconds({ settings }: ServerFacts): number {
   if (settings["binlog_expire_logs_auto_purge"] === "OFF") return Number.POSITIVE_INFINITY;
   const seconds = Number(settings["binlog_expire_logs_seconds"] ?? 0) || Number(settings["expire_logs_days"] ?? 0) * 86_400;
   return seconds === 0 ? Number.POSITIVE_INFINITY : seconds;
+}
+
+/** Otherwise a crash of the source can take from the log what the mirror has, or keep rows that the log has lost. */
+function durability(server: ServerFacts, add: Add): void {
+  for (const name of ["sync_binlog", "innodb_flush_log_at_trx_commit"]) {
+    const found = server.settings[name];
+    if (found !== undefined && found !== "1") add(warning("log-durability", name, `${name} is ${found}: after a crash of the source, its rows and its log can differ`, `${setting(server, name, "1")} A full comparison after a crash shows what is missing`));
+  }
 }
 
 function role(catalogue: Catalogue, add: Add): void {

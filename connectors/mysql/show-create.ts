@@ -12,9 +12,10 @@ export interface ForeignKey {
   readonly onUpdate: string;
 }
 
-const NAME = "`(?:[^`]|``)+`";
-const FOREIGN_KEY = new RegExp(`^ {2}CONSTRAINT (${NAME}) FOREIGN KEY \\([^)]*\\) REFERENCES (?:(${NAME})\\.)?(${NAME}) \\([^)]*\\)(?: ON DELETE (CASCADE|SET NULL|SET DEFAULT|RESTRICT|NO ACTION))?(?: ON UPDATE (CASCADE|SET NULL|SET DEFAULT|RESTRICT|NO ACTION))?,?$`, "gm");
-const JSON_COLUMN = new RegExp(`^ {2}(${NAME}) longtext\\b.*CHECK \\(json_valid\\(\\1\\)\\)`, "gm");
+const ACTION = "(CASCADE|SET NULL|SET DEFAULT|RESTRICT|NO ACTION)";
+/** MariaDB 10.11 does not double the backticks within these names. */
+const FOREIGN_KEY = new RegExp(`^ {2}CONSTRAINT \`(.+?)\` FOREIGN KEY \\(.+\\) REFERENCES (?:\`(.+?)\`\\.)?\`(.+?)\` \\(.+?\\)(?: ON DELETE ${ACTION})?(?: ON UPDATE ${ACTION})?,?$`, "gm");
+const JSON_COLUMN = /^ {2}`((?:[^`]|``)+)` longtext\b.*CHECK \(json_valid\(`\1`\)\)/gm;
 
 /** `schema` is where the table stands, and what it references unless another database is named. */
 export function foreignKeysIn(statement: string, schema: string): ForeignKey[] {
@@ -32,5 +33,5 @@ export function jsonColumnsIn(statement: string): string[] {
 }
 
 function unquoted(name: string): string {
-  return name.slice(1, -1).replaceAll("``", "`");
+  return name.replaceAll("``", "`");
 }

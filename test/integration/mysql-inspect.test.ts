@@ -99,6 +99,30 @@ for (const flavour of FLAVOURS) {
       expect([s?.enumLabels, s?.common]).toEqual([["x", "y'z"], { kind: "label set", labels: ["x", "y'z"] }]);
     });
 
+    test("takes strange names, and what is broken, as they are", async (context) => {
+      const { url, name } = await database(context, flavour);
+      const [odd, column] = ["o`dd (näme) '%'", "c`1 \"x\""];
+      await run(url, "CREATE TABLE p (id int PRIMARY KEY)", `CREATE TABLE ${quoteIdent(odd)} (${quoteIdent(column)} int, p int, ${quoteIdent(`${column}j`)} json, PRIMARY KEY (${quoteIdent(column)}), CONSTRAINT \`f\`\`k\` FOREIGN KEY (p) REFERENCES p (id) ON DELETE SET NULL)`,
+        "CREATE TABLE gone (id int)", "CREATE VIEW broken AS SELECT id FROM gone", "DROP TABLE gone");
+      const catalogue = await inspect(url);
+      expect(found(catalogue, name, odd)).toMatchObject({
+        columns: [{ name: column, common: { kind: "integer" } }, { name: "p" }, { name: `${column}j`, common: { kind: "json" } }], uniqueKeys: [{ name: "PRIMARY", columns: [column] }],
+        foreignKeys: [{ name: "f`k", references: { schema: name, name: "p" }, onDelete: "set null" }],
+      });
+      expect(found(catalogue, name, "broken").kind).toBe("view");
+    });
+
+    test("shows keys that the server has made up, for the log carries them", async (context) => {
+      const { url, name, server: own } = await database(context, flavour);
+      if (engine === "mariadb") context.skip("MariaDB makes up no keys");
+      onTestFinished(async () => run(own.url, "SET GLOBAL sql_generate_invisible_primary_key = OFF", "SET GLOBAL show_gipk_in_create_table_and_information_schema = ON"));
+      await run(own.url, "SET GLOBAL sql_generate_invisible_primary_key = ON", "SET GLOBAL show_gipk_in_create_table_and_information_schema = OFF");
+      await run(url, "CREATE TABLE t (v int)");
+      const catalogue = await inspect(url);
+      expect(found(catalogue, name, "t")).toMatchObject({ columns: [{ name: "my_row_id", identity: "by default" }, { name: "v" }], uniqueKeys: [{ primary: true, columns: ["my_row_id"], allNotNull: true }] });
+      expect(mysqlFacts(catalogue).tables[`${name}.t`]?.invisible).toEqual(["my_row_id"]);
+    });
+
     test("knows the server, and is the same server after a restart", async (context) => {
       const { url, server: own } = await database(context, flavour);
       const { server: facts, mysql } = await inspect(url);
@@ -248,7 +272,7 @@ for (const flavour of FLAVOURS) {
     });
 
     test("sees what the log leaves out", async (context) => {
-      await using own = await requireMysql(context, { flavour, controllable: true, settings: { binlog_do_db: "kept", binlog_ignore_db: "hidden" } });
+      await using own = await requireMysql(context, { flavour, controllable: true, durable: true, settings: { binlog_do_db: "kept", binlog_ignore_db: "hidden" } });
       await run(own.url, "CREATE DATABASE kept", "CREATE DATABASE hidden", "CREATE TABLE kept.t (id int PRIMARY KEY)", "CREATE TABLE hidden.t (id int PRIMARY KEY)");
       const catalogue = await inspect(own.url);
       expect(findings(catalogue, "kept")).toEqual([]);
@@ -274,7 +298,7 @@ for (const flavour of FLAVOURS) {
     });
 
     test("sees that there is no log", async (context) => {
-      await using own = await requireMysql(context, { flavour, controllable: true, settings: { disable_log_bin: "ON", ...(engine === "mariadb" ? { log_slave_updates: "OFF" } : {}), lower_case_table_names: "1" } });
+      await using own = await requireMysql(context, { flavour, controllable: true, durable: true, settings: { disable_log_bin: "ON", ...(engine === "mariadb" ? { log_slave_updates: "OFF" } : {}), lower_case_table_names: "1" } });
       expect(preflightSource([], await inspect(own.url)).map(({ check, severity }) => [check, severity])).toEqual([["log-bin", "error"], ["table-names", "warning"]]);
     });
   });
@@ -282,7 +306,7 @@ for (const flavour of FLAVOURS) {
 
 describe("mysql-9.7 without GTIDs", () => {
   test("is refused, and led to them step by step", async (context) => {
-    await using own = await requireMysql(context, { flavour: "mysql-9.7", controllable: true, settings: { gtid_mode: "OFF", enforce_gtid_consistency: "OFF" } });
+    await using own = await requireMysql(context, { flavour: "mysql-9.7", controllable: true, durable: true, settings: { gtid_mode: "OFF", enforce_gtid_consistency: "OFF" } });
     const found = preflightSource([], await inspect(own.url));
     expect(found.map(({ check }) => check)).toEqual(["gtid-consistency", "gtid-mode"]);
     for (const { mend } of found) await run(own.url, ...(mend.match(/SET PERSIST [^;]+(?=;)/g) ?? []));
@@ -324,6 +348,8 @@ const SETTING_FAULTS: readonly SettingFault[] = [
   ["log-image", "binlog_row_image", "'NOBLOB'"],
   ["log-metadata", "binlog_row_metadata", "'MINIMAL'"],
   ["log-retention", "binlog_expire_logs_seconds", "86400"],
+  ["log-durability", "sync_binlog", "0"],
+  ["log-durability", "innodb_flush_log_at_trx_commit", "2"],
   ["in-recovery", "read_only", "1"],
 ];
 

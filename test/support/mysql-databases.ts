@@ -17,7 +17,7 @@ export const plain = (url: string): Endpoint => ({ url, tls: { mode: "disable" }
 
 /** Shared by the tests of one file; the test may stop it if it starts it again. */
 export function server(context: TestContext, flavour: MysqlFlavour): Promise<TestMysql> {
-  return orSkip(context, sharedMysql({ flavour, controllable: true }));
+  return orSkip(context, sharedMysql({ flavour, controllable: true, durable: true }));
 }
 
 /** An empty database that goes with the test. */

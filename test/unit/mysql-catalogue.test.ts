@@ -60,12 +60,13 @@ describe("grants", () => {
 describe("SHOW CREATE TABLE of MariaDB", () => {
   const statement = ["CREATE TABLE `c` (", "  `id` int(11) NOT NULL COMMENT 'CONSTRAINT `x` FOREIGN KEY (`a`) REFERENCES `p` (`id`)',", "  `j``1` longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL CHECK (json_valid(`j``1`)),",
     "  `k` longtext DEFAULT NULL CHECK (json_valid(`other`)),", "  PRIMARY KEY (`id`),", "  CONSTRAINT `up``x` FOREIGN KEY (`p`, `q`) REFERENCES `pp` (`id`, `q`) ON DELETE CASCADE,",
-    "  CONSTRAINT `far` FOREIGN KEY (`p`) REFERENCES `else where`.`pp` (`id`) ON DELETE SET NULL ON UPDATE CASCADE,", "  CONSTRAINT `plain` FOREIGN KEY (`p`) REFERENCES `pp` (`id`) ON UPDATE NO ACTION,", "  CONSTRAINT `bare` FOREIGN KEY (`p`) REFERENCES `pp` (`id`)", ") ENGINE=InnoDB"].join("\n");
+    "  CONSTRAINT `far` FOREIGN KEY (`p`) REFERENCES `else where`.`pp` (`id`) ON DELETE SET NULL ON UPDATE CASCADE,", "  CONSTRAINT `plain` FOREIGN KEY (`p`) REFERENCES `pp` (`id`) ON UPDATE NO ACTION,", "  CONSTRAINT `it`self` FOREIGN KEY (`a)b`) REFERENCES `pp` (`i)d`) ON DELETE CASCADE,", "  CONSTRAINT `bare` FOREIGN KEY (`p`) REFERENCES `pp` (`id`)", ") ENGINE=InnoDB"].join("\n");
 
   test("tells the foreign keys", () => expect(foreignKeysIn(statement, "here")).toEqual([
     { name: "up`x", references: { schema: "here", name: "pp" }, onDelete: "cascade", onUpdate: "restrict" },
     { name: "far", references: { schema: "else where", name: "pp" }, onDelete: "set null", onUpdate: "cascade" },
     { name: "plain", references: { schema: "here", name: "pp" }, onDelete: "restrict", onUpdate: "no action" },
+    { name: "it`self", references: { schema: "here", name: "pp" }, onDelete: "cascade", onUpdate: "restrict" },
     { name: "bare", references: { schema: "here", name: "pp" }, onDelete: "restrict", onUpdate: "restrict" },
   ]));
 
