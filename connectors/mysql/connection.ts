@@ -55,6 +55,9 @@ const PINNED_BY_FLAVOUR: Readonly<Record<Flavour, Readonly<Record<string, string
   mariadb: { idle_transaction_timeout: 0, idle_readonly_transaction_timeout: 0, idle_write_transaction_timeout: 0 },
 };
 
+/** DEFAULT would be the server's own setting. */
+const NO_LIMIT = "18446744073709551615";
+
 const DEFAULT_PORT = 3306;
 const CONNECT_TIMEOUT_MS = 10_000;
 const POOL_CONNECTIONS = 3;
@@ -81,7 +84,7 @@ export async function connectPool(endpoint: Endpoint, options: ConnectOptions): 
   const probe = await connect(endpoint, options);
   const initSql = sessionStatements(flavourOf(probe), options);
   await probe.end();
-  const config = { connectionLimit: POOL_CONNECTIONS, minimumIdle: 1, idleTimeout: 30, acquireTimeout: CONNECT_TIMEOUT_MS + 5_000, resetAfterUse: false, noControlAfterUse: false };
+  const config = { connectionLimit: POOL_CONNECTIONS, minimumIdle: 1, idleTimeout: 30, acquireTimeout: CONNECT_TIMEOUT_MS, resetAfterUse: false, noControlAfterUse: false };
   const pool = createPool({ ...clientConfig(endpoint, options), ...config, initSql });
   pool.on("error" as "release", () => undefined); // a broken connection shows itself at the next query
   return pool;
@@ -192,7 +195,7 @@ export function sessionStatements(flavour: Flavour, options: ConnectOptions): st
   const settings = { ...PINNED, ...PINNED_BY_FLAVOUR[flavour], ...statementTimeout(flavour, options.statementTimeout ?? 0), ...options.settings };
   return [
     "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
-    `SET ${Object.entries(settings).map(([name, value]) => `SESSION ${name} = ${typeof value === "number" ? value : quoteLiteral(value)}`).join(", ")}, SESSION sql_select_limit = DEFAULT`,
+    `SET ${Object.entries(settings).map(([name, value]) => `SESSION ${name} = ${typeof value === "number" ? value : quoteLiteral(value)}`).join(", ")}, SESSION sql_select_limit = ${NO_LIMIT}`,
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     `SET SESSION TRANSACTION READ ${options.readOnly === true ? "ONLY" : "WRITE"}`,
   ];

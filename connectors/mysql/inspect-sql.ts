@@ -11,7 +11,7 @@ export const SERVER = `
 /** Of either engine; what a server does not know is left out. */
 const SETTING_NAMES = [
   "log_bin", "binlog_format", "binlog_row_image", "binlog_row_metadata", "binlog_row_value_options", "binlog_transaction_compression",
-  "binlog_expire_logs_seconds", "binlog_expire_logs_auto_purge", "expire_logs_days", "max_binlog_total_size", "binlog_space_limit",
+  "binlog_expire_logs_seconds", "binlog_expire_logs_auto_purge", "expire_logs_days", "max_binlog_total_size",
   "log_bin_compress", "binlog_encryption", "encrypt_binlog", "binlog_checksum", "sync_binlog", "innodb_flush_log_at_trx_commit",
   "gtid_mode", "enforce_gtid_consistency", "gtid_strict_mode", "gtid_domain_id", "server_id", "server_uuid", "server_uid",
   "log_slave_updates", "log_replica_updates", "read_only", "super_read_only", "innodb_native_foreign_keys", "wsrep_on",
@@ -36,7 +36,7 @@ export const TABLES = `
 export const COLUMNS = `
   SELECT TABLE_SCHEMA AS \`schema\`, TABLE_NAME AS \`table\`, COLUMN_NAME AS name, COLUMN_TYPE AS type, DATA_TYPE AS typeName,
     IS_NULLABLE AS nullable, EXTRA AS extra, COLUMN_DEFAULT AS defaultValue, COLLATION_NAME AS collation,
-    CHARACTER_MAXIMUM_LENGTH AS length, PRIVILEGES AS privileges
+    CHARACTER_MAXIMUM_LENGTH AS length
   FROM information_schema.COLUMNS WHERE TABLE_SCHEMA NOT IN ${NOT_OURS}
   ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION`;
 
@@ -49,6 +49,7 @@ export function uniqueKeys(hidden: "IS_VISIBLE = 'NO'" | "IGNORED = 'YES'"): str
   ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX`;
 }
 
+/** Of MySQL: MariaDB shows them only to roles that may do more than read. */
 export const FOREIGN_KEYS = `
   SELECT CONSTRAINT_SCHEMA AS \`schema\`, TABLE_NAME AS \`table\`, CONSTRAINT_NAME AS name, UNIQUE_CONSTRAINT_SCHEMA AS referencedSchema,
     REFERENCED_TABLE_NAME AS referencedTable, lower(DELETE_RULE) AS onDelete, lower(UPDATE_RULE) AS onUpdate
@@ -59,12 +60,6 @@ export const TRIGGERS = `
   SELECT EVENT_OBJECT_SCHEMA AS \`schema\`, EVENT_OBJECT_TABLE AS \`table\`, TRIGGER_NAME AS name
   FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA NOT IN ${NOT_OURS}
   ORDER BY EVENT_OBJECT_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME`;
-
-/** MariaDB's JSON columns: the check that the type brings stands under the column's own name. */
-export const JSON_CHECKS = `
-  SELECT CONSTRAINT_SCHEMA AS \`schema\`, TABLE_NAME AS \`table\`, CONSTRAINT_NAME AS name
-  FROM information_schema.CHECK_CONSTRAINTS
-  WHERE LEVEL = 'Column' AND CHECK_CLAUSE LIKE 'json_valid(%' AND CONSTRAINT_SCHEMA NOT IN ${NOT_OURS}`;
 
 export const GRANTS = "SHOW GRANTS";
 

@@ -1,11 +1,13 @@
 /** What MySQL and MariaDB say of their databases: facts for preflight, planning and type mapping; no judgement. */
 import type { Connection } from "mariadb";
 
-import { tableKey, type Catalogue, type ColumnFacts, type Endpoint, type ServerFacts, type TableFacts, type UniqueKeyFacts } from "../../src/core/index.ts";
+import { tableKey, type Catalogue, type ColumnFacts, type Endpoint, type ServerFacts, type TableFacts, type TableName, type UniqueKeyFacts } from "../../src/core/index.ts";
 import { commonTypeOf, labelsOf } from "./common-types.ts";
 import { connect, errorNumber, flavourOf, query, type Flavour, type Row } from "./connection.ts";
-import { COLUMNS, FOREIGN_KEYS, FRESH, GRANTS, JSON_CHECKS, LOG_STATUS, SERVER, SETTINGS, TABLES, TRIGGERS, uniqueKeys } from "./inspect-sql.ts";
+import { quoteTable } from "./identifiers.ts";
+import { COLUMNS, FOREIGN_KEYS, FRESH, GRANTS, LOG_STATUS, SERVER, SETTINGS, TABLES, TRIGGERS, uniqueKeys } from "./inspect-sql.ts";
 import { holds, parseGrants, type Grant } from "./privileges.ts";
+import { foreignKeysIn, jsonColumnsIn, type ForeignKey } from "./show-create.ts";
 
 /** What only these engines know, beside the facts that all engines have. */
 export interface MysqlFacts {
@@ -150,48 +152,77 @@ async function readTables(connection: Connection, flavour: Flavour, grants: read
   const rows = await query(connection, TABLES);
   const columns = byTable(await query(connection, COLUMNS));
   const keys = byTable(await query(connection, uniqueKeys(flavour === "mysql" ? "IS_VISIBLE = 'NO'" : "IGNORED = 'YES'")));
-  const foreignKeys = byTable(await query(connection, FOREIGN_KEYS));
   const triggers = byTable(await query(connection, TRIGGERS));
-  const checks = new Set((flavour === "mariadb" ? await query(connection, JSON_CHECKS) : []).map(columnKey));
+  const constraints = flavour === "mysql" ? constraintsOf(await query(connection, FOREIGN_KEYS)) : await shownConstraints(connection, rows);
   const tables: TableFacts[] = [];
   const own: Record<string, MysqlTableFacts> = {};
   for (const row of rows) {
-    const table = { schema: text(row["schema"]), name: text(row["name"]) };
+    const table = nameOf(row);
     const key = tableKey(table);
-    const parts = { columns: columns.get(key) ?? [], keys: keys.get(key) ?? [], foreignKeys: foreignKeys.get(key) ?? [], triggers: triggers.get(key) ?? [] };
-    tables.push(tableFacts(row, parts, flavour, checks, grants));
+    const parts = { columns: columns.get(key) ?? [], keys: keys.get(key) ?? [], triggers: triggers.get(key) ?? [], ...(constraints.get(key) ?? UNCONSTRAINED) };
+    tables.push(tableFacts(row, parts, flavour, grants));
     own[key] = ownFacts(row, parts);
   }
   return { tables, own };
 }
 
-interface Parts {
+interface Constraints {
+  readonly foreignKeys: readonly ForeignKey[];
+  /** Columns whose text is checked to be JSON. */
+  readonly json: readonly string[];
+}
+
+const UNCONSTRAINED: Constraints = { foreignKeys: [], json: [] };
+
+function constraintsOf(rows: readonly Row[]): Map<string, Constraints> {
+  const foreignKeys = byTable(rows);
+  return new Map([...foreignKeys].map(([table, keys]) => [table, { json: [], foreignKeys: keys.map((key) => ({
+    name: text(key["name"]), references: { schema: text(key["referencedSchema"]), name: text(key["referencedTable"]) }, onDelete: text(key["onDelete"]), onUpdate: text(key["onUpdate"]),
+  })) }]));
+}
+
+const NO_TABLE = 1146;
+const TABLE_ACCESS_DENIED = 1142;
+
+/** Table by table: see show-create.ts. Tables that may not be read are left out, and refused by preflight. */
+async function shownConstraints(connection: Connection, rows: readonly Row[]): Promise<Map<string, Constraints>> {
+  const constraints = new Map<string, Constraints>();
+  for (const table of rows.filter((row) => text(row["kind"]) === "BASE TABLE").map(nameOf)) {
+    try {
+      const [shown = {}] = await query(connection, `SHOW CREATE TABLE ${quoteTable(table)}`);
+      const statement = text(shown["Create Table"]);
+      constraints.set(tableKey(table), { foreignKeys: foreignKeysIn(statement, table.schema), json: jsonColumnsIn(statement) });
+    } catch (error) {
+      if (![NO_TABLE, TABLE_ACCESS_DENIED].includes(errorNumber(error) ?? 0)) throw error;
+    }
+  }
+  return constraints;
+}
+
+interface Parts extends Constraints {
   readonly columns: readonly Row[];
   readonly keys: readonly Row[];
-  readonly foreignKeys: readonly Row[];
   readonly triggers: readonly Row[];
 }
 
 const KINDS: Readonly<Record<string, TableFacts["kind"]>> = { "BASE TABLE": "table", VIEW: "view" };
 
-function tableFacts(row: Row, parts: Parts, flavour: Flavour, checks: ReadonlySet<string>, grants: readonly Grant[]): TableFacts {
-  const table = { schema: text(row["schema"]), name: text(row["name"]) };
+function tableFacts(row: Row, parts: Parts, flavour: Flavour, grants: readonly Grant[]): TableFacts {
+  const table = nameOf(row);
   return {
     table,
     kind: KINDS[text(row["kind"])] ?? "other",
     persistence: text(row["kind"]) === "TEMPORARY" ? "temporary" : "permanent",
-    columns: parts.columns.map((column) => columnFacts(column, flavour, checks)),
+    columns: parts.columns.map((column) => columnFacts(column, flavour, parts.json)),
     uniqueKeys: [...Map.groupBy(parts.keys, (key) => text(key["name"])).values()].map(uniqueKey),
     exclusionConstraints: [],
     replicaIdentity: { kind: "full", index: null },
     rowSecurity: { enabled: false, forced: false },
     triggers: parts.triggers.map((trigger) => ({ name: text(trigger["name"]), mode: "O" })),
-    foreignKeys: parts.foreignKeys.map((key) => ({
-      name: text(key["name"]), references: { schema: text(key["referencedSchema"]), name: text(key["referencedTable"]) }, onDelete: text(key["onDelete"]), deferrable: false,
-    })),
+    foreignKeys: parts.foreignKeys.map(({ name, references, onDelete }) => ({ name, references, onDelete, deferrable: false })),
     estimatedRows: Number(text(row["rows"])),
     bytes: Number(text(row["bytes"])),
-    privileges: privilegesOf(table.schema, table.name, parts.columns, grants),
+    privileges: privilegesOf(table, grants),
     owner: "",
   };
 }
@@ -201,11 +232,11 @@ function ownFacts(row: Row, { columns, foreignKeys }: Parts): MysqlTableFacts {
     engine: row["engine"] === null ? null : text(row["engine"]),
     kind: text(row["kind"]),
     invisible: columns.filter((column) => /\bINVISIBLE\b/.test(text(column["extra"]))).map((column) => text(column["name"])),
-    onUpdate: Object.fromEntries(foreignKeys.map((key) => [text(key["name"]), text(key["onUpdate"])])),
+    onUpdate: Object.fromEntries(foreignKeys.map(({ name, onUpdate }) => [name, onUpdate])),
   };
 }
 
-function columnFacts(row: Row, flavour: Flavour, checks: ReadonlySet<string>): ColumnFacts {
+function columnFacts(row: Row, flavour: Flavour, json: readonly string[]): ColumnFacts {
   const [type, typeName, extra] = [text(row["type"]), text(row["typeName"]), text(row["extra"])];
   const isLabelled = typeName === "enum" || typeName === "set";
   const facts: Omit<ColumnFacts, "common"> = {
@@ -223,7 +254,7 @@ function columnFacts(row: Row, flavour: Flavour, checks: ReadonlySet<string>): C
     enumLabels: isLabelled ? labelsOf(type) : null,
   };
   const length = row["length"] === null ? null : Number(text(row["length"]));
-  return { ...facts, common: commonTypeOf(facts, { length, checkedJson: checks.has(columnKey(row)) }) };
+  return { ...facts, common: commonTypeOf(facts, { length, checkedJson: json.includes(facts.name) }) };
 }
 
 /** MariaDB prints defaults as expressions, so that a missing one is the word NULL. */
@@ -245,11 +276,11 @@ function uniqueKey(parts: readonly Row[]): UniqueKeyFacts {
   };
 }
 
-/** The server says what may be done to columns; deleting and emptying are not a matter of columns. */
-function privilegesOf(schema: string, table: string, columns: readonly Row[], grants: readonly Grant[]): TableFacts["privileges"] {
-  const onColumns = (["select", "insert", "update"] as const).filter((privilege) => columns.length > 0
-    && columns.every((column) => text(column["privileges"]).split(",").includes(privilege)));
-  return [...onColumns, ...(holds(grants, "DELETE", schema, table) ? ["delete" as const] : []), ...(holds(grants, "DROP", schema, table) ? ["truncate" as const] : [])];
+const PRIVILEGES = [["select", "SELECT"], ["insert", "INSERT"], ["update", "UPDATE"], ["delete", "DELETE"], ["truncate", "DROP"]] as const;
+
+/** On the table as a whole: columns that a role may not read are not even shown to it. */
+function privilegesOf({ schema, name }: TableName, grants: readonly Grant[]): TableFacts["privileges"] {
+  return PRIVILEGES.filter(([, granted]) => holds(grants, granted, schema, name)).map(([privilege]) => privilege);
 }
 
 // ---------------------------------------------------------------- helpers
@@ -258,8 +289,8 @@ function byTable(rows: readonly Row[]): Map<string, Row[]> {
   return Map.groupBy(rows, (row) => tableKey({ schema: text(row["schema"]), name: text(row["table"]) }));
 }
 
-function columnKey(row: Row): string {
-  return [row["schema"], row["table"], row["name"]].map((part) => text(part)).join("\0");
+function nameOf(row: Row): TableName {
+  return { schema: text(row["schema"]), name: text(row["name"]) };
 }
 
 /** '' for NULL and for what is not there. */

@@ -31,6 +31,7 @@ export function preflightSource(classes: readonly RecordClass[], catalogue: Cata
   log(server, add);
   gtids(server, add);
   retention(server, add);
+  durability(server, add);
   role(catalogue, add);
   if (server.inRecovery) add(error("in-recovery", "read_only", "the server is read-only: nothing can be marked there", "point source.url at the primary"));
   if (isOn(server.settings["lower_case_table_names"])) add(warning("table-names", "lower_case_table_names", "the server keeps the names of tables in lower case, or compares them so", "write the names of tables in lower case in the configuration"));
@@ -100,16 +101,22 @@ function gtidSteps(from: string): string {
 function retention(server: ServerFacts, add: Add): void {
   const seconds = keptSeconds(server);
   if (seconds < SHORTEST_LOG_SECONDS) add(warning("log-retention", "binlog_expire_logs_seconds", `the log is kept for ${Math.round(seconds / 3600)} hours: a mirror that stands still for longer has to be copied anew`, setting(server, "binlog_expire_logs_seconds", String(14 * 86_400))));
-  for (const name of ["max_binlog_total_size", "binlog_space_limit"]) {
-    const size = server.settings[name];
-    if (size !== undefined && size !== "0") add(warning("log-space", name, `${name} is ${size}: beyond that the oldest log is removed, read or not`, setting(server, name, "0")));
-  }
+  const size = server.settings["max_binlog_total_size"] ?? "0";
+  if (size !== "0") add(warning("log-space", "max_binlog_total_size", `the log is kept to ${size} bytes: beyond that its oldest part is removed, read or not`, setting(server, "max_binlog_total_size", "0")));
 }
 
 function keptSeconds({ settings }: ServerFacts): number {
   if (settings["binlog_expire_logs_auto_purge"] === "OFF") return Number.POSITIVE_INFINITY;
   const seconds = Number(settings["binlog_expire_logs_seconds"] ?? 0) || Number(settings["expire_logs_days"] ?? 0) * 86_400;
   return seconds === 0 ? Number.POSITIVE_INFINITY : seconds;
+}
+
+/** Otherwise a crash of the source can take from the log what the mirror has, or keep rows that the log has lost. */
+function durability(server: ServerFacts, add: Add): void {
+  for (const name of ["sync_binlog", "innodb_flush_log_at_trx_commit"]) {
+    const found = server.settings[name];
+    if (found !== undefined && found !== "1") add(warning("log-durability", name, `${name} is ${found}: after a crash of the source, its rows and its log can differ`, `${setting(server, name, "1")} A full comparison after a crash shows what is missing`));
+  }
 }
 
 function role(catalogue: Catalogue, add: Add): void {
@@ -200,5 +207,5 @@ function keys(cls: RecordClass, facts: TableFacts, add: Add): void {
 /** Text columns of a key whose collation takes more than one sequence of bytes for the same. */
 function looseColumns(key: UniqueKeyFacts, facts: TableFacts): string[] {
   const inKey = facts.columns.filter((column) => key.columns.includes(column.name) && column.common.kind === "text");
-  return inKey.filter(({ collation }) => collation !== null && !/_bin$/.test(collation)).map(({ name, collation }) => `${name}: ${collation}`);
+  return inKey.filter(({ collation }) => collation !== null && !collation.endsWith("_bin")).map(({ name, collation }) => `${name}: ${collation}`);
 }
