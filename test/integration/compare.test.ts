@@ -169,7 +169,7 @@ describe("a comparison", () => {
   test("goes on after a lost connection: what was looked at stays, the rest is looked at again", { timeout: 60_000 }, async (context) => {
     await using mirror = await running(context, `${INVOICES}; CREATE TABLE big (id integer PRIMARY KEY, v text)`, `${FILL}; INSERT INTO big SELECT g, repeat('x', 300) FROM generate_series(1, 150000) AS g`, { classes: [...CLASSES, { source: "public.big" }] });
     const comparing = mirror.daemon.control.proof.compare(null, true);
-    const reading = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'dualrun% compare' AND state = 'active' AND query LIKE '%"big"%' AND datname = current_database() AND pid <> pg_backend_pid()";
+    const reading = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'dualrun% compare' AND state = 'active' AND query LIKE '%\"big\"%' AND datname = current_database() AND pid <> pg_backend_pid()";
     await waitFor(async () => (await mirror.target.query(`SELECT pg_terminate_backend(pid) FROM (${reading}) AS r`)).rowCount! > 0, "a reader of the second class", 20_000);
     const document = await comparing;
     expect(document.classes.map(({ class: name, verdict, note }) => [name, verdict, note])).toEqual([["invoices", "in_sync", null], ["big", "in_sync", expect.stringContaining("a connection was lost")]]);
