@@ -75,14 +75,12 @@ DECLARE
   deadline bigint;
 BEGIN
   IF session_user = ${quoteLiteral(writer)} AND sha256(convert_to(current_setting('${PASS}', true), 'UTF8')) = decode('${passHash}', 'hex') THEN
-    IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
-    RETURN NEW;
+    RETURN NULL;
   END IF;
   at := ${NOW};
   SELECT d.last_value INTO deadline FROM ${names.deadline} AS d;
   IF deadline <= at THEN
-    IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
-    RETURN NEW;
+    RETURN NULL;
   END IF;
   RAISE EXCEPTION USING ERRCODE = '${REFUSED}', SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME,
     MESSAGE = format('table %I.%I takes no writes now: dualrun has frozen it for the cutover of migration %s', TG_TABLE_SCHEMA, TG_TABLE_NAME, ${migration}),
@@ -130,9 +128,13 @@ export async function carryPass(client: Pick<pg.ClientBase, "query">, migration:
   if (rows[0]!.found) await client.query(`SELECT set_config('${PASS}', r.pass, false) IS NOT NULL AS carried FROM ${record} AS r WHERE r.writer = session_user`);
 }
 
+/**
+ * The guard of rows comes after the row: a BEFORE ROW trigger, even switched off, keeps COPY from writing many rows at once and has
+ * every UPDATE and DELETE lock its row first. At the end of the statement is early enough to refuse it whole.
+ */
 export function makeTrigger(names: FreezeNames, kind: GuardKind, table: string): string {
-  const [events, each] = kind === "row" ? ["INSERT OR UPDATE OR DELETE", "ROW"] : ["INSERT OR UPDATE OR DELETE OR TRUNCATE", "STATEMENT"];
-  return `CREATE TRIGGER ${quoteIdent(names.triggers[kind])} BEFORE ${events} ON ${table} FOR EACH ${each} EXECUTE FUNCTION ${names.guard}()`;
+  const events = kind === "row" ? "AFTER INSERT OR UPDATE OR DELETE" : "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE";
+  return `CREATE TRIGGER ${quoteIdent(names.triggers[kind])} ${events} ON ${table} FOR EACH ${kind === "row" ? "ROW" : "STATEMENT"} EXECUTE FUNCTION ${names.guard}()`;
 }
 
 /** Some triggers of one table, by one statement. */
@@ -170,13 +172,15 @@ export const GUARD_SOURCE = "SELECT prosrc AS source, prosecdef AS definer FROM 
 
 /** $1: names of tables, $2: modes of locks, $3: what the mirror's own sessions are called. */
 export const LOCK_HOLDERS = `
-  WITH ${MAPPED}
+  WITH ${MAPPED}, prepared AS (
+    SELECT x.*, l.virtualtransaction FROM pg_prepared_xacts AS x
+    JOIN pg_locks AS l ON l.locktype = 'transactionid' AND l.pid IS NULL AND l.mode = 'ExclusiveLock' AND l.transactionid = x.transaction)
   SELECT l.pid, l.virtualtransaction AS transaction, array_agg(DISTINCT l.relation::regclass::text) AS tables,
     CASE WHEN l.pid IS NULL THEN 'prepared' WHEN a.backend_type = 'autovacuum worker' THEN 'autovacuum'
       WHEN a.usename = session_user AND a.application_name ~ ('^' || $3) THEN 'own' ELSE 'session' END AS kind,
     coalesce(a.application_name, '') AS application, coalesce(a.usename, p.owner)::text AS role, coalesce(a.state, p.gid, 'unknown') AS state,
     extract(epoch FROM coalesce(a.xact_start, p.prepared)) * 1000 AS since
-  FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid LEFT JOIN pg_prepared_xacts AS p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction
+  FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid LEFT JOIN prepared AS p ON l.pid IS NULL AND p.virtualtransaction = l.virtualtransaction
   WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND l.relation IN (SELECT relid FROM mapped) AND l.mode = ANY ($2) AND l.pid IS DISTINCT FROM pg_backend_pid()
   GROUP BY 1, 2, 4, 5, 6, 7, 8`;
@@ -186,10 +190,9 @@ export const WRITE_MODES = ["RowExclusiveLock", "AccessExclusiveLock"];
 /** Modes that SHARE ROW EXCLUSIVE has to wait for. */
 export const CONFLICTING_MODES = ["RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"];
 
-/** `held` keeps everybody else from changing it until the transaction ends. */
-export function readRecord(names: FreezeNames, held = false): string {
+export function readRecord(names: FreezeNames): string {
   return `SELECT r.holder, r.epoch, r.tables, r.writer, session_user AS "me", encode(sha256(convert_to(r.pass, 'UTF8')), 'hex') AS "passHash", d.last_value AS deadline, ${NOW} AS now
-    FROM ${names.record} AS r CROSS JOIN ${names.deadline} AS d${held ? " FOR UPDATE OF r" : ""}`;
+    FROM ${names.record} AS r CROSS JOIN ${names.deadline} AS d`;
 }
 
 /** $1: holder, $2: epoch, $3: tables. Hits no row for who is fenced out. */

@@ -25,13 +25,15 @@ import { cutoverGrants } from "./grants.ts";
 import { quoteIdent, quoteLiteral, quoteTable } from "./identifiers.ts";
 
 const POLL_MS = 20;
+/** Well within the second after which an application's own look for deadlocks would make it fail. */
+const WATCH_MS = 150;
 const PREPARE_LOCK_TIMEOUT_MS = 2_000;
 /** Writers wait that long at most while a guard is switched off that lets them through anyway. */
 const THAW_LOCK_TIMEOUT_MS = 500;
 const THAW_ROUNDS = 3;
 /** A client that vanishes in the middle of a freeze holds the tables no longer than this. */
 const IDLE_LIMIT = "5s";
-/** A deadlock with an application is ours to find and ours to yield to; by default the application would. */
+/** A vacuum that the server runs by itself gives way once the waiter has looked for a deadlock: by default after a second. */
 const DEADLOCK_TIMEOUT = "SET deadlock_timeout = '100ms'";
 
 /** Waiting for a lock took too long, or ended in a deadlock. */
@@ -113,7 +115,7 @@ export class PostgresFreeze implements Freeze {
   /** Makes what is missing, and switches every guard to the mode that is wanted. */
   private async setGuards(client: pg.Client, tables: readonly string[], mode: "A" | "D"): Promise<void> {
     const missing = (await this.guards(client, tables)).filter((guard) => guard.mode === null);
-    const gone = missing.filter((guard) => guard.gone).map(({ table }) => `${table} does not exist`);
+    const gone = missing.filter(({ gone, kind }) => gone && kind === "row").map(({ table }) => `${table} does not exist`);
     if (gone.length > 0) throw this.noGuards("mapped tables are gone", gone);
     const made = missing.filter((guard) => !guard.inherited).map(({ kind, table }) => makeTrigger(this.names, kind, table));
     if (made.length > 0) await client.query(made.join("; "));
@@ -144,45 +146,29 @@ export class PostgresFreeze implements Freeze {
   }
 
   private async attempt(client: pg.Client, options: FreezeOptions, patience: number): Promise<Date | "deadlock"> {
+    const watch = new BlockerWatch(this.pool, client, (tables) => this.lockHolders(tables, CONFLICTING_MODES));
     let tables: readonly string[] = [];
-    const watching = new AbortController();
-    let blockers: Promise<LockHolder[]> = Promise.resolve([]);
+    let isSet = false;
     try {
       return await this.inTransaction(client, async () => {
         await client.query(`SET LOCAL lock_timeout = ${Math.max(1, patience)}; SET LOCAL statement_timeout = ${Math.max(1, patience)}`);
         tables = (await this.hold(client)).tables;
-        blockers = this.watchBlockers(client, tables, patience, watching.signal).catch(() => []); // the lock's own error is the one to report
-        await client.query(`LOCK TABLE ${tables.join(", ")} IN SHARE ROW EXCLUSIVE MODE`);
-        watching.abort();
+        await watch.during(tables, patience, () => client.query(`LOCK TABLE ${tables.join(", ")} IN SHARE ROW EXCLUSIVE MODE`));
         await client.query("SET LOCAL statement_timeout = 0");
         await this.setGuards(client, tables, "A");
         await this.record(client);
+        isSet = true;
         const { rows } = await client.query<{ deadline: string }>(setDeadline(this.names, { fromNow: micros(options.lease) }));
         return dateOf(rows[0]!.deadline);
       });
     } catch (error) {
-      watching.abort();
+      if (isSet) await this.pool.query(`${setDeadline(this.names, 0n)} FROM ${this.names.record} WHERE epoch <= ${this.holder.epoch}`).catch(() => undefined); // no transaction takes it back; it would run out anyway
       const state = sqlState(error) ?? "";
-      if (state === "40P01") return "deadlock";
+      if (watch.yielded || state === "40P01") return "deadlock";
       if (!NOT_IN_TIME.has(state)) throw error;
-      const seen = await blockers;
-      throw this.notInTime(`the tables could not be locked within ${options.lockTimeout} ms`, seen.length > 0 ? seen : await this.lockHolders(tables, CONFLICTING_MODES), error);
+      const blockers = watch.seen.length > 0 ? watch.seen : await this.lockHolders(tables, CONFLICTING_MODES);
+      throw this.notInTime(`the tables could not be locked within ${options.lockTimeout} ms`, blockers, error);
     }
-  }
-
-  /** Who is in the way, looked up while we wait: afterwards nobody can say. */
-  private async watchBlockers(waiting: pg.Client, tables: readonly string[], patience: number, signal: AbortSignal): Promise<LockHolder[]> {
-    const { processID } = waiting as unknown as { processID: number };
-    let seen: LockHolder[] = [];
-    for (const pause = Math.min(200, Math.max(10, patience / 4)); !signal.aborted;) {
-      await sleep(pause, undefined, { signal }).catch(() => undefined); // woken early: the waiting is over
-      if (signal.aborted) break;
-      const { rows } = await this.pool.query<{ pids: number[] }>("SELECT pg_blocking_pids($1) AS pids", [processID]);
-      const pids = new Set(rows[0]!.pids);
-      const found = (await this.lockHolders(tables, CONFLICTING_MODES)).filter(({ pid }) => pids.has(pid ?? 0));
-      if (found.length > 0) seen = found;
-    }
-    return seen;
   }
 
   private async record(client: pg.Client): Promise<void> {
@@ -381,7 +367,8 @@ export class PostgresFreeze implements Freeze {
 
   /** For the rest of the transaction nobody else freezes, renews or thaws. */
   private async hold(client: pg.Client): Promise<RecordRow> {
-    const record = (await client.query<RecordRow>(readRecord(this.names, true))).rows[0]!;
+    await client.query(`SELECT FROM ${this.names.record} FOR UPDATE`);
+    const record = (await client.query<RecordRow>(readRecord(this.names))).rows[0]!;
     if (BigInt(record.epoch) > this.holder.epoch) throw this.fencedOut(record.epoch);
     return record;
   }
@@ -429,6 +416,67 @@ export class PostgresFreeze implements Freeze {
 
   private fencedOut(epoch: string): DualrunError {
     return new DualrunError("DR4001", `epoch ${this.holder.epoch} is over: the freeze belongs to epoch ${epoch}`, { where: this.side });
+  }
+}
+
+/**
+ * Looks who is in the way of a lock while it is waited for: afterwards nobody can say. Whoever is in the way and waits for us too
+ * would be made to fail by the server after a second; so the waiting ends before, and can be begun again.
+ */
+class BlockerWatch {
+  /** The latest that were found. */
+  seen: readonly LockHolder[] = [];
+  yielded = false;
+  private readonly pool: pg.Pool;
+  private readonly waiting: number;
+  private readonly holders: (tables: readonly string[]) => Promise<LockHolder[]>;
+
+  constructor(pool: pg.Pool, waiting: pg.Client, holders: (tables: readonly string[]) => Promise<LockHolder[]>) {
+    this.pool = pool;
+    this.waiting = (waiting as unknown as { processID: number }).processID;
+    this.holders = holders;
+  }
+
+  async during(tables: readonly string[], patience: number, wait: () => Promise<unknown>): Promise<void> {
+    const over = new AbortController();
+    const watching = this.watch(tables, Math.min(WATCH_MS, Math.max(10, patience / 4)), over.signal).catch(() => undefined); // the lock's own error is the one to report
+    try {
+      await wait();
+    } finally {
+      over.abort();
+      await watching;
+    }
+  }
+
+  private async watch(tables: readonly string[], pause: number, signal: AbortSignal): Promise<void> {
+    while (true) {
+      await sleep(pause, undefined, { signal });
+      const blockers = await this.blockersOf([this.waiting]);
+      const found = (await this.holders(tables)).filter(({ pid }) => blockers.has(pid ?? 0));
+      if (found.length > 0) this.seen = found;
+      if (!signal.aborted && (await this.waitForUs(blockers))) return this.yield();
+    }
+  }
+
+  private async waitForUs(blockers: ReadonlySet<number>): Promise<boolean> {
+    const known = new Set(blockers);
+    for (let next = blockers; next.size > 0;) {
+      const behind = await this.blockersOf([...next]);
+      if (behind.has(this.waiting)) return true;
+      next = new Set([...behind].filter((pid) => !known.has(pid)));
+      for (const pid of next) known.add(pid);
+    }
+    return false;
+  }
+
+  private async yield(): Promise<void> {
+    this.yielded = true;
+    await this.pool.query("SELECT pg_cancel_backend($1)", [this.waiting]);
+  }
+
+  private async blockersOf(pids: readonly number[]): Promise<Set<number>> {
+    const { rows } = await this.pool.query<{ pid: number }>("SELECT DISTINCT b AS pid FROM unnest($1::int[]) AS w (pid), unnest(pg_blocking_pids(w.pid)) AS b", [pids]);
+    return new Set(rows.map(({ pid }) => pid));
   }
 }
 

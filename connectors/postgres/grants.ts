@@ -38,7 +38,7 @@ export function cutoverGrants(classes: readonly RecordClass[], catalogue: Catalo
     `GRANT CREATE ON DATABASE ${quoteIdent(server.database)} TO ${role};`,
     ...[...owners].filter((owner) => owner !== undefined && !memberOf.includes(owner)).map((owner) => `GRANT ${quoteIdent(owner!)} TO ${role}; -- guards belong to a table's owner`),
     `GRANT pg_read_all_stats, pg_signal_backend TO ${role}; -- to name sessions and end them; those of superusers only a superuser ends`,
-    ...(server.versionNumber >= 150_000 ? [`GRANT SET ON PARAMETER deadlock_timeout TO ${role}; -- so that the freeze yields in a deadlock, and not an application`] : []),
+    ...(server.versionNumber >= 150_000 ? [`GRANT SET ON PARAMETER deadlock_timeout TO ${role}; -- so that vacuums which the server runs by itself give way at once`] : []),
     ...schemas(names.map(({ schema }) => schema)).map((schema) => `GRANT ${side === "source" ? "SELECT" : "SELECT, UPDATE"} ON ALL SEQUENCES IN SCHEMA ${schema} TO ${role};`),
   ];
 }
