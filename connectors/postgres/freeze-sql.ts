@@ -13,34 +13,56 @@ export const PERMANENT = 9_223_372_036_854_775_807n;
 const SCHEMA_COMMENT = "made by dualrun for a freeze";
 const NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/** Everything that a freeze makes bears its migration's name, so that two migrations never meet. */
+/**
+ * Everything that a freeze makes bears its migration's name, so that two migrations never meet.
+ * Nothing of it is a table that is logged: other people's publications FOR ALL TABLES would send its rows to subscribers that lack it.
+ */
 export interface FreezeNames {
   readonly migration: string;
-  /** One row: who holds it, over which tables. */
-  readonly record: string;
   /** A view for people. */
   readonly lease: string;
-  /** A sequence, for its value is the same in every snapshot: microseconds since 1970; 0: no freeze. */
+  /**
+   * A sequence, for its value is the same in every snapshot: microseconds since 1970; 0: no freeze.
+   * Who holds the freeze, over which tables, is its comment: JSON, as {@link FreezeRecord}.
+   */
   readonly deadline: string;
+  /** An unlogged table: after a crash, when there are no sessions left that carry the pass, `prepare` makes another one. */
+  readonly pass: string;
   readonly guard: string;
   readonly extend: string;
   readonly triggers: Readonly<Record<GuardKind, string>>;
 }
 
+/** What is on record beside the deadline. */
+export interface FreezeRecord {
+  readonly migration: string;
+  readonly holder: string;
+  /** A bigint. */
+  readonly epoch: string;
+  /** As SQL. */
+  readonly tables: readonly string[];
+  /** The role whose sessions may carry the pass. */
+  readonly writer: string;
+}
+
 export type GuardKind = "row" | "statement";
 export const GUARD_KINDS: readonly GuardKind[] = ["row", "statement"];
+/** As the catalogue writes it: 1 rows, 2 before, 4 INSERT, 8 DELETE, 16 UPDATE, 32 TRUNCATE. */
+export const GUARD_TYPES: Readonly<Record<GuardKind, number>> = { row: 1 + 4 + 8 + 16, statement: 2 + 4 + 8 + 16 + 32 };
 
 export function freezeNames(migration: string): FreezeNames {
   const base = migration.replaceAll("-", "_");
   const own = (what: string): string => `dualrun.${quoteIdent(`${base}_freeze${what}`)}`;
   return {
-    migration, record: own(""), lease: own("_lease"), deadline: own("_deadline"), guard: own("_guard"), extend: own("_extend"),
+    migration, lease: own("_lease"), deadline: own("_deadline"), pass: own("_pass"), guard: own("_guard"), extend: own("_extend"),
     triggers: { row: `dualrun_${base}_row`, statement: `dualrun_${base}_statement` },
   };
 }
 
-/** The schema, the record and the deadline; safe to repeat. The pass never leaves the server. */
-export function makeRecord(names: FreezeNames): string {
+const known = (names: FreezeNames): string => `obj_description(${quoteLiteral(names.deadline)}::regclass, 'pg_class')::jsonb`;
+
+/** The schema, the deadline and the pass; safe to repeat. The pass never leaves the server. */
+export function makeObjects(names: FreezeNames): string {
   return `
     DO $make$ BEGIN
       IF to_regnamespace('dualrun') IS NULL THEN
@@ -48,15 +70,21 @@ export function makeRecord(names: FreezeNames): string {
         COMMENT ON SCHEMA dualrun IS ${quoteLiteral(SCHEMA_COMMENT)};
       END IF;
     END $make$;
-    CREATE TABLE IF NOT EXISTS ${names.record} (
-      migration text PRIMARY KEY, holder text NOT NULL, epoch bigint NOT NULL, frozen_at timestamptz, tables text[] NOT NULL, writer name NOT NULL, pass text NOT NULL);
-    REVOKE ALL ON ${names.record} FROM PUBLIC;
     CREATE SEQUENCE IF NOT EXISTS ${names.deadline} MINVALUE 0 START 0;
     REVOKE ALL ON SEQUENCE ${names.deadline} FROM PUBLIC;
+    CREATE UNLOGGED TABLE IF NOT EXISTS ${names.pass} (pass text NOT NULL);
+    REVOKE ALL ON ${names.pass} FROM PUBLIC;
+    INSERT INTO ${names.pass} SELECT gen_random_uuid()::text || gen_random_uuid()::text WHERE NOT EXISTS (SELECT FROM ${names.pass});
     CREATE OR REPLACE VIEW ${names.lease} AS
-      SELECT r.migration, r.holder, r.epoch, r.frozen_at, CASE d.last_value WHEN 0 THEN NULL WHEN ${PERMANENT} THEN 'infinity'::timestamptz ELSE to_timestamp(d.last_value / 1000000.0) END AS until,
+      SELECT r.record ->> 'migration' AS migration, r.record ->> 'holder' AS holder, (r.record ->> 'epoch')::bigint AS epoch,
+        CASE d.last_value WHEN 0 THEN NULL WHEN ${PERMANENT} THEN 'infinity'::timestamptz ELSE to_timestamp(d.last_value / 1000000.0) END AS until,
         d.last_value = ${PERMANENT} AS permanent, d.last_value > ${NOW} AS in_force
-      FROM ${names.record} AS r CROSS JOIN ${names.deadline} AS d`;
+      FROM ${names.deadline} AS d CROSS JOIN LATERAL (SELECT ${known(names)} AS record) AS r`;
+}
+
+/** For the rest of the transaction nobody else prepares, freezes, renews or thaws. */
+export function holdFreeze(names: FreezeNames): string {
+  return `SELECT pg_advisory_xact_lock(hashtextextended(${quoteLiteral(`dualrun freeze ${names.migration}`)}, 0))`;
 }
 
 /**
@@ -65,7 +93,7 @@ export function makeRecord(names: FreezeNames): string {
  * The deadline is read from a sequence: a transaction that looks at an old snapshot would find an old lease in a table.
  * The clock is read before it: between the two the lease may have been renewed, never the other way round.
  * The mirror is known by two things together: who logged in, which nobody but a superuser can change, and a pass that only
- * the owner of the record can read. Replication origins will not do: every subscription has one, and nobody can ask which.
+ * its owner can read. Replication origins will not do: every subscription has one, and nobody can ask which.
  */
 export function guardSource(names: FreezeNames, writer: string, passHash: string): string {
   const migration = quoteLiteral(names.migration);
@@ -105,11 +133,16 @@ export function makeExtend(names: FreezeNames): string {
   return `
     CREATE OR REPLACE FUNCTION ${names.extend}(by_epoch bigint, by_holder text, lease bigint) RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $extend$
 DECLARE
+  record jsonb;
   before bigint;
   after bigint;
 BEGIN
-  UPDATE ${names.record} SET epoch = by_epoch, holder = by_holder WHERE epoch <= by_epoch;
-  IF NOT FOUND THEN RETURN -1; END IF;
+  PERFORM pg_advisory_xact_lock(hashtextextended(${quoteLiteral(`dualrun freeze ${names.migration}`)}, 0));
+  record := ${known(names)};
+  IF (record ->> 'epoch')::bigint > by_epoch THEN RETURN -1; END IF;
+  IF (record ->> 'epoch')::bigint < by_epoch OR record ->> 'holder' <> by_holder THEN
+    EXECUTE format('COMMENT ON SEQUENCE ${names.deadline.replaceAll("'", "''")} IS %L', record || jsonb_build_object('epoch', by_epoch::text, 'holder', by_holder));
+  END IF;
   SELECT d.last_value INTO before FROM ${names.deadline} AS d;
   IF before = ${PERMANENT} THEN RETURN before; END IF;
   IF before <= ${NOW} THEN RETURN 0; END IF;
@@ -123,9 +156,9 @@ END $extend$;
 
 /** Lets a session's writes through, where a freeze was prepared for its role. */
 export async function carryPass(client: Pick<pg.ClientBase, "query">, migration: string): Promise<void> {
-  const { record } = freezeNames(migration);
-  const { rows } = await client.query<{ found: boolean }>("SELECT coalesce(has_table_privilege(to_regclass($1), 'SELECT'), false) AS found", [record]);
-  if (rows[0]!.found) await client.query(`SELECT set_config('${PASS}', r.pass, false) IS NOT NULL AS carried FROM ${record} AS r WHERE r.writer = session_user`);
+  const { pass } = freezeNames(migration);
+  const { rows } = await client.query<{ found: boolean }>("SELECT coalesce(has_table_privilege(to_regclass($1), 'SELECT'), false) AS found", [pass]);
+  if (rows[0]!.found) await client.query(`SELECT set_config('${PASS}', p.pass, false) IS NOT NULL AS carried FROM ${pass} AS p`);
 }
 
 /**
@@ -148,14 +181,15 @@ const MAPPED = `mapped AS (
   FROM unnest($1::text[]) AS w (name) LEFT JOIN LATERAL pg_partition_tree(to_regclass(w.name)) AS t ON true)`;
 
 /**
- * $1: names of tables, $2: the guard function, $3 and $4: kinds of guards and their names. One row per table and guard that should be there,
+ * $1: names of tables, $2: the guard function, $3 to $5: kinds of guards, their names, what they are for. One row per table and guard that should be there,
  * roots first. What is `inherited` comes into being with the guard of the table above.
  */
 export const GUARDS = `
   WITH ${MAPPED}
-  SELECT coalesce(m.relid::regclass::text, m.name) AS table, m.relid IS NULL AS gone, g.kind, t.tgenabled::text AS mode,
+  SELECT coalesce(m.relid::regclass::text, m.name) AS table, m.relid IS NULL AS gone, g.kind,
+    CASE WHEN t.tgqual IS NULL AND t.tgtype = g.type AND t.tgattr::text = '' OR t.oid IS NULL THEN t.tgenabled::text ELSE 'altered' END AS mode,
     g.kind = 'row' AND min(m.level) > 0 AS inherited
-  FROM mapped AS m CROSS JOIN unnest($3::text[], $4::text[]) AS g (kind, trigger)
+  FROM mapped AS m CROSS JOIN unnest($3::text[], $4::text[], $5::int[]) AS g (kind, trigger, type)
   LEFT JOIN pg_trigger AS t ON t.tgrelid = m.relid AND t.tgname = g.trigger AND t.tgfoid = to_regprocedure($2 || '()')
   GROUP BY 1, 2, 3, 4 ORDER BY min(m.level), 1, 3`;
 
@@ -190,16 +224,19 @@ export const WRITE_MODES = ["RowExclusiveLock", "AccessExclusiveLock"];
 /** Modes that SHARE ROW EXCLUSIVE has to wait for. */
 export const CONFLICTING_MODES = ["RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"];
 
+/** The record, null before there is one; the pass's hash, null after a crash; deadline and clock in microseconds. */
 export function readRecord(names: FreezeNames): string {
-  return `SELECT r.holder, r.epoch, r.tables, r.writer, session_user AS "me", encode(sha256(convert_to(r.pass, 'UTF8')), 'hex') AS "passHash", d.last_value AS deadline, ${NOW} AS now
-    FROM ${names.record} AS r CROSS JOIN ${names.deadline} AS d`;
+  return `SELECT ${known(names)} AS record, session_user AS "me", (SELECT encode(sha256(convert_to(p.pass, 'UTF8')), 'hex') FROM ${names.pass} AS p) AS "passHash", d.last_value AS deadline, ${NOW} AS now
+    FROM ${names.deadline} AS d`;
 }
 
-/** $1: holder, $2: epoch, $3: tables. Hits no row for who is fenced out. */
-export function writeRecord(names: FreezeNames): string {
-  return `INSERT INTO ${names.record} AS r (migration, holder, epoch, tables, writer, pass)
-    VALUES (${quoteLiteral(names.migration)}, $1, $2, $3, session_user, gen_random_uuid()::text || gen_random_uuid()::text)
-    ON CONFLICT (migration) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch, tables = excluded.tables, writer = excluded.writer WHERE r.epoch <= excluded.epoch`;
+export function writeRecord(names: FreezeNames, record: FreezeRecord): string {
+  return `COMMENT ON SEQUENCE ${names.deadline} IS ${quoteLiteral(JSON.stringify(record))}`;
+}
+
+/** $1: epoch. Takes a freeze back that was not committed, unless somebody else has taken it over. */
+export function withdraw(names: FreezeNames): string {
+  return `${setDeadline(names, 0n)} WHERE (${known(names)} ->> 'epoch')::bigint <= $1`;
 }
 
 export function setDeadline(names: FreezeNames, micros: bigint | { readonly fromNow: bigint }): string {
@@ -212,7 +249,7 @@ export function dropObjects(names: FreezeNames): string {
     DROP FUNCTION IF EXISTS ${names.extend}(bigint, text, bigint);
     DROP VIEW IF EXISTS ${names.lease};
     DROP SEQUENCE IF EXISTS ${names.deadline};
-    DROP TABLE IF EXISTS ${names.record}`;
+    DROP TABLE IF EXISTS ${names.pass}`;
 }
 
 /** The schema goes with the last thing in it, if a freeze has made it. */

@@ -12,14 +12,14 @@ import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import {
-  DualrunError,
+  DualrunError, failpoint,
   type Catalogue, type Endpoint, type Freeze, type FreezeHolder, type FreezeOptions, type FreezeState, type LockHolder, type ProofOptions, type QuietProof, type RecordClass, type Side,
 } from "../../src/core/index.ts";
 import { connect, sqlState } from "./connection.ts";
 import {
-  CONFLICTING_MODES, DROP_SCHEMA, GUARDED_ON, GUARDED_ROOTS, GUARDS, GUARD_KINDS, GUARD_SOURCE, LOCK_HOLDERS, OWN_DDL, PERMANENT, WRITE_MODES,
-  dropObjects, freezeNames, guardSource, makeExtend, makeGuard, makeRecord, makeTrigger, readRecord, setDeadline, switchTriggers, writeRecord,
-  type FreezeNames, type GuardKind,
+  CONFLICTING_MODES, DROP_SCHEMA, GUARDED_ON, GUARDED_ROOTS, GUARDS, GUARD_KINDS, GUARD_SOURCE, GUARD_TYPES, LOCK_HOLDERS, OWN_DDL, PERMANENT, WRITE_MODES,
+  dropObjects, freezeNames, guardSource, holdFreeze, makeExtend, makeGuard, makeObjects, makeTrigger, readRecord, setDeadline, switchTriggers, withdraw, writeRecord,
+  type FreezeNames, type FreezeRecord, type GuardKind,
 } from "./freeze-sql.ts";
 import { cutoverGrants } from "./grants.ts";
 import { quoteIdent, quoteLiteral, quoteTable } from "./identifiers.ts";
@@ -40,14 +40,16 @@ const DEADLOCK_TIMEOUT = "SET deadlock_timeout = '100ms'";
 const NOT_IN_TIME: ReadonlySet<string> = new Set(["55P03", "57014", "40P01"]);
 
 interface RecordRow {
-  readonly holder: string;
-  readonly epoch: string;
-  readonly tables: readonly string[];
-  readonly writer: string;
+  readonly record: FreezeRecord | null;
   readonly me: string;
-  readonly passHash: string;
+  readonly passHash: string | null;
   readonly deadline: string;
   readonly now: string;
+}
+
+/** After the first `prepare`. */
+interface KnownRow extends RecordRow {
+  readonly record: FreezeRecord;
 }
 
 interface GuardRow {
@@ -55,7 +57,7 @@ interface GuardRow {
   readonly gone: boolean;
   readonly kind: GuardKind;
   /** How the trigger fires: `A` always, `D` never, `O` and `R` not for everybody; null: it is missing. */
-  readonly mode: "A" | "D" | "O" | "R" | null;
+  readonly mode: "A" | "D" | "O" | "R" | "altered" | null;
   readonly inherited: boolean;
 }
 
@@ -92,20 +94,23 @@ export class PostgresFreeze implements Freeze {
   }
 
   private async makeObjects(client: pg.Client, tables: readonly string[]): Promise<void> {
-    const { names, holder } = this;
-    await client.query("SELECT pg_advisory_xact_lock(hashtext('dualrun migrations'))");
-    await client.query(makeRecord(names));
-    const { rowCount } = await client.query(writeRecord(names), [holder.name, holder.epoch.toString(), tables]);
-    const record = (await client.query<RecordRow>(readRecord(names))).rows[0]!;
-    if (rowCount !== 1) throw this.fencedOut(record.epoch);
-    await client.query(`${makeExtend(names)}; ${makeGuard(names, guardSource(names, record.writer, record.passHash))}`);
+    const { names } = this;
+    await client.query(`SELECT pg_advisory_xact_lock(hashtext('dualrun migrations')); ${holdFreeze(names)}`);
+    await client.query(makeObjects(names));
+    const { record, me, passHash } = (await client.query<RecordRow>(readRecord(names))).rows[0]!;
+    this.refuseFencedOut(record);
+    await client.query(writeRecord(names, this.recordOf(tables, me)));
+    await client.query(`${makeExtend(names)}; ${makeGuard(names, guardSource(names, me, passHash!))}`);
+  }
+
+  private recordOf(tables: readonly string[], writer: string): FreezeRecord {
+    return { migration: this.names.migration, holder: this.holder.name, epoch: this.holder.epoch.toString(), tables, writer };
   }
 
   private async prepareTable(client: pg.Client, table: string, lockTimeout: number): Promise<void> {
     await this.inTransaction(client, async () => {
       await client.query(`SET LOCAL lock_timeout = ${Math.ceil(lockTimeout)}`);
-      const record = await this.hold(client);
-      await this.setGuards(client, [table], isInForce(record) ? "A" : "D");
+      await this.setGuards(client, [table], isInForce(await this.hold(client)) ? "A" : "D");
     }).catch(async (error: unknown) => {
       if (!NOT_IN_TIME.has(sqlState(error) ?? "")) throw error;
       throw this.notInTime(`${table} could not be locked within ${lockTimeout} ms to make its guards`, await this.lockHolders([table], CONFLICTING_MODES), error);
@@ -114,7 +119,10 @@ export class PostgresFreeze implements Freeze {
 
   /** Makes what is missing, and switches every guard to the mode that is wanted. */
   private async setGuards(client: pg.Client, tables: readonly string[], mode: "A" | "D"): Promise<void> {
-    const missing = (await this.guards(client, tables)).filter((guard) => guard.mode === null);
+    const found = await this.guards(client, tables);
+    const altered = found.filter((guard) => guard.mode === "altered").map(({ kind, table }) => `DROP TRIGGER ${quoteIdent(this.names.triggers[kind])} ON ${table}; somebody has altered it`);
+    if (altered.length > 0) throw this.noGuards("guards are not as they were made", altered);
+    const missing = found.filter((guard) => guard.mode === null);
     const gone = missing.filter(({ gone, kind }) => gone && kind === "row").map(({ table }) => `${table} does not exist`);
     if (gone.length > 0) throw this.noGuards("mapped tables are gone", gone);
     const made = missing.filter((guard) => !guard.inherited).map(({ kind, table }) => makeTrigger(this.names, kind, table));
@@ -127,7 +135,7 @@ export class PostgresFreeze implements Freeze {
 
   private async guards(client: Pick<pg.ClientBase, "query">, tables: readonly string[]): Promise<GuardRow[]> {
     const triggers = GUARD_KINDS.map((kind) => this.names.triggers[kind]);
-    return (await client.query<GuardRow>(GUARDS, [tables, this.names.guard, GUARD_KINDS, triggers])).rows;
+    return (await client.query<GuardRow>(GUARDS, [tables, this.names.guard, GUARD_KINDS, triggers, GUARD_KINDS.map((kind) => GUARD_TYPES[kind])])).rows;
   }
 
   // ------------------------------------------------------------ the freeze
@@ -139,7 +147,10 @@ export class PostgresFreeze implements Freeze {
       await ifPermitted(client, DEADLOCK_TIMEOUT);
       while (true) {
         const until = await this.attempt(client, options, Math.ceil(end - performance.now()));
-        if (until !== "deadlock") return until;
+        if (until !== "deadlock") {
+          failpoint("freeze.after-commit");
+          return until;
+        }
         if (performance.now() >= end) throw this.notInTime(`the tables could not be locked within ${options.lockTimeout} ms: deadlocks with other transactions`, [], null);
       }
     });
@@ -152,28 +163,25 @@ export class PostgresFreeze implements Freeze {
     try {
       return await this.inTransaction(client, async () => {
         await client.query(`SET LOCAL lock_timeout = ${Math.max(1, patience)}; SET LOCAL statement_timeout = ${Math.max(1, patience)}`);
-        tables = (await this.hold(client)).tables;
+        const { record } = await this.hold(client);
+        tables = record.tables;
         await watch.during(tables, patience, () => client.query(`LOCK TABLE ${tables.join(", ")} IN SHARE ROW EXCLUSIVE MODE`));
         await client.query("SET LOCAL statement_timeout = 0");
         await this.setGuards(client, tables, "A");
-        await this.record(client);
+        await client.query(writeRecord(this.names, this.recordOf(tables, record.writer)));
         isSet = true;
         const { rows } = await client.query<{ deadline: string }>(setDeadline(this.names, { fromNow: micros(options.lease) }));
+        failpoint("freeze.before-commit");
         return dateOf(rows[0]!.deadline);
       });
     } catch (error) {
-      if (isSet) await this.pool.query(`${setDeadline(this.names, 0n)} FROM ${this.names.record} WHERE epoch <= ${this.holder.epoch}`).catch(() => undefined); // no transaction takes it back; it would run out anyway
+      if (isSet) await this.pool.query(withdraw(this.names), [this.holder.epoch.toString()]).catch(() => undefined); // no transaction takes it back; it would run out anyway
       const state = sqlState(error) ?? "";
       if (watch.yielded || state === "40P01") return "deadlock";
       if (!NOT_IN_TIME.has(state)) throw error;
       const blockers = watch.seen.length > 0 ? watch.seen : await this.lockHolders(tables, CONFLICTING_MODES);
       throw this.notInTime(`the tables could not be locked within ${options.lockTimeout} ms`, blockers, error);
     }
-  }
-
-  private async record(client: pg.Client): Promise<void> {
-    const { epoch, name } = this.holder;
-    await client.query(`UPDATE ${this.names.record} SET epoch = $1, holder = $2, frozen_at = clock_timestamp()`, [epoch.toString(), name]);
   }
 
   async renew(lease: number): Promise<Date | "permanent"> {
@@ -190,7 +198,7 @@ export class PostgresFreeze implements Freeze {
     const { epoch, name } = this.holder;
     const { rows } = await this.pool.query<{ deadline: string }>(`SELECT ${this.names.extend}($1, $2, $3) AS deadline`, [epoch.toString(), name, lease?.toString() ?? null]);
     const deadline = BigInt(rows[0]!.deadline);
-    if (deadline < 0n) throw this.fencedOut((await this.readRecord()).epoch);
+    if (deadline < 0n) throw this.fencedOut((await this.readRecord()).record.epoch);
     if (deadline === 0n) throw this.notInForce("the lease had run out before it was renewed");
     return deadline;
   }
@@ -199,8 +207,8 @@ export class PostgresFreeze implements Freeze {
     if (!(await this.isPrepared())) return 0;
     return this.inSession(async (client) => {
       await this.inTransaction(client, async () => {
-        await this.hold(client);
-        await this.record(client);
+        const { record } = await this.hold(client);
+        await client.query(writeRecord(this.names, this.recordOf(record.tables, record.writer)));
         await client.query(setDeadline(this.names, 0n));
       });
       await client.query(`SET lock_timeout = ${THAW_LOCK_TIMEOUT_MS}`);
@@ -250,7 +258,7 @@ export class PostgresFreeze implements Freeze {
 
   async proveQuiet({ timeout, terminate }: ProofOptions): Promise<QuietProof> {
     const lookedAt = (await this.demandFrozen()).now;
-    const tables = (await this.readRecord()).tables;
+    const { tables } = (await this.readRecord()).record;
     const found = await this.lockHolders(tables, WRITE_MODES);
     this.refusePrepared(found);
     const writers = found.filter(({ kind }) => kind === "session");
@@ -322,12 +330,12 @@ export class PostgresFreeze implements Freeze {
       const { rows } = await this.pool.query<{ now: Date }>("SELECT clock_timestamp() AS now");
       return { state: "absent", holds: false, holder: null, until: null, now: rows[0]!.now, tables: 0, guards: 0, faults: [] };
     }
-    const record = await this.readRecord();
-    const guards = await this.guards(this.pool, record.tables);
-    const faults = [...guards.flatMap((guard) => this.guardFaults(guard, isInForce(record))), ...(await this.functionFaults(record))];
+    const known = await this.readRecord();
+    const guards = await this.guards(this.pool, known.record.tables);
+    const faults = [...guards.flatMap((guard) => this.guardFaults(guard, isInForce(known))), ...(await this.functionFaults(known))];
     return {
-      state: stateOf(record), holds: isInForce(record) && faults.length === 0, holder: { name: record.holder, epoch: BigInt(record.epoch) },
-      until: untilOf(record), now: dateOf(record.now), tables: new Set(guards.filter(({ gone }) => !gone).map(({ table }) => table)).size,
+      state: stateOf(known), holds: isInForce(known) && faults.length === 0, holder: { name: known.record.holder, epoch: BigInt(known.record.epoch) },
+      until: untilOf(known), now: dateOf(known.now), tables: new Set(guards.filter(({ gone }) => !gone).map(({ table }) => table)).size,
       guards: guards.filter(({ mode }) => mode !== null).length, faults,
     };
   }
@@ -335,22 +343,22 @@ export class PostgresFreeze implements Freeze {
   private guardFaults({ table, gone, kind, mode }: GuardRow, inForce: boolean): string[] {
     if (gone) return kind === "row" ? [`${table} does not exist`] : [];
     if (mode === null) return [`${table}: guard ${this.names.triggers[kind]} is missing`];
+    if (mode === "altered") return [`${table}: guard ${this.names.triggers[kind]} was altered`];
     if (!inForce || mode === "A") return [];
     return [`${table}: guard ${this.names.triggers[kind]} ${mode === "D" ? "is switched off" : "does not fire for everybody"}`];
   }
 
-  private async functionFaults(record: RecordRow): Promise<string[]> {
+  private async functionFaults({ record, me, passHash }: KnownRow): Promise<string[]> {
+    if (record.writer !== me) return [`the guards let role ${record.writer} through, and this is role ${me}: prepare again`];
+    if (passHash === null) return ["the server has crashed since the guards were made, and the mirror's pass is lost: prepare again"];
     const { rows } = await this.pool.query<{ source: string; definer: boolean }>(GUARD_SOURCE, [this.names.guard]);
-    const faults: string[] = [];
     if (rows[0] === undefined) return [`function ${this.names.guard} is missing`];
-    if (rows[0].source !== guardSource(this.names, record.writer, record.passHash) || !rows[0].definer) faults.push(`function ${this.names.guard} was altered`);
-    if (record.writer !== record.me) faults.push(`the guards let role ${record.writer} through, and this is role ${record.me}: prepare again`);
-    return faults;
+    return rows[0].source === guardSource(this.names, me, passHash) && rows[0].definer ? [] : [`function ${this.names.guard} was altered`];
   }
 
   private async isPrepared(): Promise<boolean> {
     try {
-      return (await this.pool.query<{ found: boolean }>("SELECT to_regclass($1) IS NOT NULL AS found", [this.names.record])).rows[0]!.found;
+      return (await this.pool.query<{ found: boolean }>("SELECT to_regclass($1) IS NOT NULL AS found", [this.names.deadline])).rows[0]!.found;
     } catch (error) {
       if (sqlState(error) !== "42501") throw error;
       throw this.noGuards("the role may not use what was prepared here", [(error as Error).message], error);
@@ -361,16 +369,20 @@ export class PostgresFreeze implements Freeze {
     if (!(await this.isPrepared())) throw this.noGuards("nothing was prepared here", []);
   }
 
-  private async readRecord(): Promise<RecordRow> {
-    return (await this.pool.query<RecordRow>(readRecord(this.names))).rows[0]!;
+  private async readRecord(): Promise<KnownRow> {
+    return (await this.pool.query<KnownRow>(readRecord(this.names))).rows[0]!;
   }
 
   /** For the rest of the transaction nobody else freezes, renews or thaws. */
-  private async hold(client: pg.Client): Promise<RecordRow> {
-    await client.query(`SELECT FROM ${this.names.record} FOR UPDATE`);
-    const record = (await client.query<RecordRow>(readRecord(this.names))).rows[0]!;
-    if (BigInt(record.epoch) > this.holder.epoch) throw this.fencedOut(record.epoch);
-    return record;
+  private async hold(client: pg.Client): Promise<KnownRow> {
+    await client.query(holdFreeze(this.names));
+    const known = (await client.query<KnownRow>(readRecord(this.names))).rows[0]!;
+    this.refuseFencedOut(known.record);
+    return known;
+  }
+
+  private refuseFencedOut(record: FreezeRecord | null): void {
+    if (record !== null && BigInt(record.epoch) > this.holder.epoch) throw this.fencedOut(record.epoch);
   }
 
   // ------------------------------------------------------------ sessions and errors
@@ -484,10 +496,10 @@ const micros = (milliseconds: number): bigint => BigInt(Math.round(milliseconds 
 const dateOf = (at: string | bigint): Date => new Date(Number(BigInt(at) / 1000n));
 const isInForce = ({ deadline, now }: RecordRow): boolean => BigInt(deadline) > BigInt(now);
 
-function stateOf(record: RecordRow): FreezeState["state"] {
-  if (BigInt(record.deadline) === PERMANENT) return "permanent";
-  if (isInForce(record)) return "frozen";
-  return BigInt(record.deadline) === 0n ? "prepared" : "lapsed";
+function stateOf(known: RecordRow): FreezeState["state"] {
+  if (BigInt(known.deadline) === PERMANENT) return "permanent";
+  if (isInForce(known)) return "frozen";
+  return BigInt(known.deadline) === 0n ? "prepared" : "lapsed";
 }
 
 function untilOf({ deadline }: RecordRow): FreezeState["until"] {

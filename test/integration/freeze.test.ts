@@ -1,6 +1,9 @@
 /** Frozen tables take no write but the mirror's, whoever writes and however; and they thaw by themselves. */
-import { setTimeout as sleep } from "node:timers/promises";
+import { execFile } from "node:child_process";
 import { performance } from "node:perf_hooks";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import type pg from "pg";
 import { describe, expect, test, type TestContext } from "vitest";
 import { carryPass } from "../../connectors/postgres/freeze-sql.ts";
@@ -131,9 +134,9 @@ describe("who is let through", () => {
     expect(await outcome(sameLogin.query(statement))).toBe("DR001");
     await sameLogin.query("SELECT pg_replication_origin_session_reset(), pg_replication_origin_drop('forged_' || current_database())");
 
-    const { rows } = await stage.admin.query<{ pass: string }>("SELECT pass FROM dualrun.freeze_test_freeze");
+    const { rows } = await stage.admin.query<{ pass: string }>("SELECT pass FROM dualrun.freeze_test_freeze_pass");
     const stranger = await stage.connect();
-    expect(await outcome(stranger.query("SELECT pass FROM dualrun.freeze_test_freeze"))).toBe("42501");
+    expect(await outcome(stranger.query("SELECT pass FROM dualrun.freeze_test_freeze_pass"))).toBe("42501");
     expect(await outcome(stranger.query("SELECT dualrun.freeze_test_freeze_extend(9, 'me', 1)"))).toBe("42501");
     expect(await outcome(stranger.query("SELECT setval('dualrun.freeze_test_freeze_deadline', 0)"))).toBe("42501");
     await stranger.query("SELECT set_config('dualrun.pass', $1, false)", [rows[0]!.pass]);
@@ -372,6 +375,7 @@ describe("what changes under it", () => {
   const TAMPERINGS: readonly (readonly [string, string])[] = [
     ["ALTER TABLE orders DISABLE TRIGGER ALL", "public.orders: guard dualrun_freeze_test_row is switched off"],
     ["ALTER TABLE payments_2025 ENABLE TRIGGER dualrun_freeze_test_row", "public.payments_2025: guard dualrun_freeze_test_row does not fire for everybody"],
+    ["CREATE OR REPLACE TRIGGER dualrun_freeze_test_statement BEFORE INSERT ON lines FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION dualrun.freeze_test_freeze_guard()", "public.lines: guard dualrun_freeze_test_statement was altered"],
     ["DROP TRIGGER dualrun_freeze_test_statement ON lines", "public.lines: guard dualrun_freeze_test_statement is missing"],
     ["CREATE OR REPLACE FUNCTION dualrun.freeze_test_freeze_guard() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'", 'function dualrun."freeze_test_freeze_guard" was altered'],
     ["ALTER TABLE orders RENAME TO orders_old", 'public.orders does not exist'],
@@ -388,6 +392,10 @@ describe("what changes under it", () => {
       expect(state.faults.map((line) => line.replaceAll('"public"."orders"', "public.orders")), statement).toContain(fault);
       await expect(freeze.proveQuiet({ timeout: 100, terminate: false })).rejects.toMatchObject({ code: "DR6103", details: state.faults });
       if (statement.includes("RENAME")) break;
+      if (statement.includes("WHEN (false)")) {
+        await expect(freeze.prepare(CLASSES)).rejects.toMatchObject({ code: "DR6104", details: ['DROP TRIGGER "dualrun_freeze_test_statement" ON public.lines; somebody has altered it'] });
+        await stage.admin.query("DROP TRIGGER dualrun_freeze_test_statement ON lines");
+      }
       await freeze.prepare(CLASSES);
     }
     await expect(freeze.prepare(CLASSES)).rejects.toMatchObject({ code: "DR6104", details: ['"public"."orders" does not exist'] });
@@ -409,6 +417,21 @@ describe("what changes under it", () => {
     expect(await announced()).toBe(0);
     await stage.admin.query("ALTER TABLE orders ADD COLUMN more int");
     expect(await announced()).toBe(1);
+  });
+
+  test("nothing of it is sent to other people's subscribers", async (context) => {
+    await using stage = await stageOn(context);
+    await stage.admin.query("CREATE PUBLICATION everything FOR ALL TABLES");
+    await stage.admin.query("SELECT pg_create_logical_replication_slot('all_' || current_database(), 'pgoutput')");
+    const freeze = await frozen(stage);
+    await freeze.renew(60_000);
+    await (await stage.freezer(2n)).makePermanent();
+    await (await stage.freezer(2n)).tearDown();
+    const sent = async (): Promise<string[]> => (await stage.admin.query<{ kind: string }>(
+      "SELECT DISTINCT chr(get_byte(data, 0)) AS kind FROM pg_logical_slot_get_binary_changes('all_' || current_database(), NULL, NULL, 'proto_version', '1', 'publication_names', 'everything') WHERE chr(get_byte(data, 0)) IN ('R', 'I', 'U', 'D', 'T') ORDER BY 1")).rows.map(({ kind }) => kind);
+    expect(await sent()).toEqual([]);
+    await stage.admin.query("INSERT INTO orders (note) VALUES ('seen')");
+    expect(await sent()).toEqual(["I", "R"]);
   });
 
   test("taking it down leaves what is not its own", async (context) => {
@@ -495,4 +518,40 @@ test("the grants that it asks for are enough, and without them it says so", asyn
   await freeze.tearDown();
   expect(await freeze.state()).toMatchObject({ state: "absent" });
   await stage.admin.query(`REASSIGN OWNED BY owner_of_${stage.appRole} TO CURRENT_USER; DROP OWNED BY owner_of_${stage.appRole}; DROP ROLE owner_of_${stage.appRole}`);
+});
+
+describe("what dies", () => {
+  test("the daemon: in the middle of the freeze writers go on at once, afterwards when the lease is over", async (context) => {
+    await using stage = await stageOn(context);
+    await (await stage.freezer()).prepare(CLASSES);
+    const child = fileURLToPath(new URL("../support/freeze-child.ts", import.meta.url));
+    const application = await stage.connect();
+    for (const failpoint of ["freeze.before-commit", "freeze.after-commit"]) {
+      const died = await promisify(execFile)(process.execPath, [child, stage.adminUrl, "2000"], { env: { ...process.env, DUALRUN_FAILPOINT: failpoint }, timeout: 20_000 }).then(() => null, (error: unknown) => error as { signal: string });
+      expect(died?.signal, failpoint).toBe("SIGKILL");
+      const state = await (await stage.freezer()).state();
+      expect(state.holds, failpoint).toBe(failpoint === "freeze.after-commit");
+      expect(await outcome(application.query("INSERT INTO orders (note) VALUES ('on')")), failpoint).toBe(state.holds ? "DR001" : "ok");
+      await waitFor(async () => (await outcome(application.query("INSERT INTO orders (note) VALUES ('on')"))) === "ok", "the lease to run out", 5_000);
+    }
+    expect(await (await stage.freezer(2n)).thaw()).toBe(0);
+  });
+
+  test("the server: the freeze outlasts it, and the mirror gets a new pass", { timeout: 120_000 }, async (context) => {
+    await using server = await orSkip(context, postgresServer({ controllable: true, durable: true }));
+    await using stage = await FreezeStage.make(server, SCHEMA);
+    const frozenBefore = await frozen(stage);
+    await frozenBefore.makePermanent();
+    await server.process!.stop("immediate");
+    await server.process!.start();
+    const freeze = await stage.freezer();
+    const [application, mirror] = [await stage.connect(), await stage.connect(stage.adminUrl)];
+    expect(await outcome(application.query("INSERT INTO orders (note) VALUES ('on')"))).toBe("DR001");
+    expect(await freeze.state()).toMatchObject({ state: "permanent", holds: false, faults: [expect.stringContaining("the mirror's pass is lost: prepare again")] });
+    expect(await freeze.prepare(CLASSES)).toMatchObject({ state: "permanent", holds: true });
+    await carryPass(mirror, MIGRATION);
+    expect(await outcome(mirror.query("INSERT INTO orders (note) VALUES ('mirrored')"))).toBe("ok");
+    expect(await outcome(application.query("INSERT INTO orders (note) VALUES ('on')"))).toBe("DR001");
+    await stage.reconnect();
+  });
 });

@@ -22,7 +22,7 @@ export function outcome(work: Promise<unknown>): Promise<string> {
 }
 
 export class FreezeStage implements AsyncDisposable {
-  readonly admin: pg.Client;
+  admin: pg.Client;
   /** Reads and writes all tables; owns none. */
   readonly appUrl: string;
   readonly mirrorUrl: string;
@@ -70,6 +70,11 @@ export class FreezeStage implements AsyncDisposable {
     return url.href;
   }
 
+  /** After a crash of the server. */
+  async reconnect(): Promise<void> {
+    this.admin = await this.connect(this.adminUrl);
+  }
+
   async connect(url = this.appUrl, application = "billing batch"): Promise<pg.Client> {
     const client = new pg.Client({ connectionString: url, application_name: application });
     client.on("error", () => undefined);
@@ -94,7 +99,7 @@ export class FreezeStage implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.allSettled(this.open.map((client) => client.end()));
+    await Promise.allSettled(this.open.filter((client) => client !== this.admin).map((client) => client.end()));
     await Promise.allSettled(this.sources.map((source) => source[Symbol.asyncDispose]()));
     for (const role of [this.appRole, this.mirrorRole]) await this.admin.query(`DROP OWNED BY ${role}`).catch(() => undefined); // prepared transactions may hold what it owns
     await this.admin.end();
