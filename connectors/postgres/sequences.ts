@@ -120,7 +120,7 @@ const direction = ({ increment }: SequenceFacts): string => (increment > 0n ? "a
 const least = (a: bigint, b: bigint | undefined): bigint => (b === undefined || a < b ? a : b);
 const nextOf = (last: bigint, called: boolean, increment: bigint): bigint => (called ? last + increment : last);
 
-/** By one statement that looks at the present value, so that what was reached meanwhile stays. */
+/** By one statement that looks at the present value. No lock keeps others from a number between the look and the setting: nobody but the mirror writes to the target then. */
 async function setSequence(client: Queryable, { sequence, value, called }: Step): Promise<AdvancedSequence> {
   const { name, increment, className, column } = sequence;
   const to = nextOf(value, called, increment);

@@ -76,9 +76,9 @@ test("eight writers, frozen and thawed again and again: nothing is acknowledged 
     expect(await freeze.thaw()).toBe(0);
   }
 
-  await freeze.freeze({ lease: 700, lockTimeout: 3_000 });
+  await freeze.freeze({ lease: 2_000, lockTimeout: 3_000 });
   const atFreeze = await stored();
-  await sleep(350);
+  await sleep(400);
   expect(await stored()).toEqual(atFreeze);
   await waitFor(() => Promise.resolve(acknowledged().length > atFreeze.length + 50), "writes after the lease has run out", 5_000);
   expect(await freeze.state()).toMatchObject({ state: "lapsed" });
