@@ -3,7 +3,7 @@ import type pg from "pg";
 import { quoteIdent, quoteLiteral } from "./identifiers.ts";
 
 /** SQLSTATE of a refused write. */
-export const REFUSED = "DR001";
+const REFUSED = "DR001";
 /** The session's setting that the mirror's own sessions carry; its value is known to the server and to them only. */
 const PASS = "dualrun.pass";
 /** Set while guards are switched on and off, so that dualrun's own schema trigger does not take it for a schema change. */
@@ -45,11 +45,14 @@ export interface FreezeRecord {
   readonly writer: string;
 }
 
+/** Statements, TRUNCATE among them, are refused before they begin; rows are for who sends no statements, and for partitions that came later. */
 export type GuardKind = "row" | "statement";
+/** In the order in which they are made. */
 export const GUARD_KINDS: readonly GuardKind[] = ["row", "statement"];
 /** As the catalogue writes it: 1 rows, 2 before, 4 INSERT, 8 DELETE, 16 UPDATE, 32 TRUNCATE. */
 export const GUARD_TYPES: Readonly<Record<GuardKind, number>> = { row: 1 + 4 + 8 + 16, statement: 2 + 4 + 8 + 16 + 32 };
 
+/** `migration`: [a-z0-9-]{1,40}, so that every name is within 63 bytes. */
 export function freezeNames(migration: string): FreezeNames {
   const base = migration.replaceAll("-", "_");
   const own = (what: string): string => `dualrun.${quoteIdent(`${base}_freeze${what}`)}`;
@@ -118,6 +121,7 @@ BEGIN
 END`;
 }
 
+/** The function behind all guards; safe to repeat. */
 export function makeGuard(names: FreezeNames, source: string): string {
   return `
     CREATE OR REPLACE FUNCTION ${names.guard}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $guard$${source}$guard$;
@@ -230,6 +234,7 @@ export function readRecord(names: FreezeNames): string {
     FROM ${names.deadline} AS d`;
 }
 
+/** Replaces the record, as part of a transaction. */
 export function writeRecord(names: FreezeNames, record: FreezeRecord): string {
   return `COMMENT ON SEQUENCE ${names.deadline} IS ${quoteLiteral(JSON.stringify(record))}`;
 }
@@ -239,10 +244,12 @@ export function withdraw(names: FreezeNames): string {
   return `${setDeadline(names, 0n)} WHERE (${known(names)} ->> 'epoch')::bigint <= $1`;
 }
 
+/** At once and for everybody, whether the transaction commits or not: microseconds since 1970, or from now on. */
 export function setDeadline(names: FreezeNames, micros: bigint | { readonly fromNow: bigint }): string {
   return `SELECT setval(${quoteLiteral(names.deadline)}, ${typeof micros === "bigint" ? micros : `${NOW} + ${micros.fromNow}`}) AS deadline`;
 }
 
+/** Everything but the triggers and the schema. */
 export function dropObjects(names: FreezeNames): string {
   return `
     DROP FUNCTION IF EXISTS ${names.guard}();

@@ -16,7 +16,7 @@ import {
   type Catalogue, type Endpoint, type Freeze, type FreezeHolder, type FreezeOptions, type FreezeState, type LockHolder, type ProofOptions, type QuietProof, type RecordClass, type Side,
 } from "../../src/core/index.ts";
 import { BlockerWatch } from "./blockers.ts";
-import { connect, sqlState } from "./connection.ts";
+import { connect, sqlState, withClient } from "./connection.ts";
 import {
   CONFLICTING_MODES, DROP_SCHEMA, GUARDED_ON, GUARDED_ROOTS, GUARDS, GUARD_KINDS, GUARD_SOURCE, GUARD_TYPES, LOCK_HOLDERS, OWN_DDL, PERMANENT, WRITE_MODES,
   dropObjects, freezeNames, guardSource, holdFreeze, makeExtend, makeGuard, makeObjects, makeTrigger, readRecord, setDeadline, switchTriggers, withdraw, writeRecord,
@@ -62,6 +62,7 @@ interface GuardRow {
 
 type HolderRow = Omit<LockHolder, "since"> & { readonly since: string | null };
 
+/** The freeze of one side's tables. Times are microseconds of the database's clock; what it needs to know stands on the server, so that any process can go on with it. */
 export class PostgresFreeze implements Freeze {
   private readonly endpoint: Endpoint;
   private readonly side: Side;
@@ -85,6 +86,7 @@ export class PostgresFreeze implements Freeze {
 
   async prepare(classes: readonly RecordClass[], lockTimeout = PREPARE_LOCK_TIMEOUT_MS): Promise<FreezeState> {
     const tables = [...new Set(classes.map((cls) => quoteTable(cls[this.side])))].sort();
+    if (tables.length === 0) throw this.noGuards("no table is mapped", []);
     await this.inSession(async (client) => {
       await this.inTransaction(client, () => this.makeObjects(client, tables));
       for (const table of tables) await this.prepareTable(client, table, lockTimeout);
@@ -94,7 +96,7 @@ export class PostgresFreeze implements Freeze {
 
   private async makeObjects(client: pg.Client, tables: readonly string[]): Promise<void> {
     const { names } = this;
-    await client.query(`SELECT pg_advisory_xact_lock(hashtext('dualrun migrations')); ${holdFreeze(names)}`);
+    await client.query(`${holdFreeze(names)}; SELECT pg_advisory_xact_lock(hashtext('dualrun migrations'))`);
     await client.query(makeObjects(names));
     const { record, me, passHash } = (await client.query<RecordRow>(readRecord(names))).rows[0]!;
     this.refuseFencedOut(record);
@@ -177,6 +179,7 @@ export class PostgresFreeze implements Freeze {
       if (isSet) await this.pool.query(withdraw(this.names), [this.holder.epoch.toString()]).catch(() => undefined); // no transaction takes it back; it would run out anyway
       const state = sqlState(error) ?? "";
       if (watch.yielded || state === "40P01") return "deadlock";
+      if (state === "42P01") throw this.noGuards("mapped tables are gone", [(error as Error).message], error);
       if (!NOT_IN_TIME.has(state)) throw error;
       const blockers = watch.seen.length > 0 ? watch.seen : await this.lockHolders(tables, CONFLICTING_MODES);
       throw this.notInTime(`the tables could not be locked within ${options.lockTimeout} ms`, blockers, error);
@@ -195,8 +198,12 @@ export class PostgresFreeze implements Freeze {
   private async extend(lease: bigint | null): Promise<bigint> {
     await this.demandPrepared();
     const { epoch, name } = this.holder;
-    const { rows } = await this.pool.query<{ deadline: string }>(`SELECT ${this.names.extend}($1, $2, $3) AS deadline`, [epoch.toString(), name, lease?.toString() ?? null]);
-    const deadline = BigInt(rows[0]!.deadline);
+    const deadline = await withClient(this.pool, async (client) => {
+      await client.query("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on"); // whatever the role's defaults are
+      const { rows } = await client.query<{ deadline: string }>(`SELECT ${this.names.extend}($1, $2, $3) AS deadline`, [epoch.toString(), name, lease?.toString() ?? null]);
+      await client.query("COMMIT");
+      return BigInt(rows[0]!.deadline);
+    });
     if (deadline < 0n) throw this.fencedOut((await this.readRecord()).record.epoch);
     if (deadline === 0n) throw this.notInForce("the lease had run out before it was renewed");
     return deadline;
@@ -222,12 +229,20 @@ export class PostgresFreeze implements Freeze {
     const { rows } = await client.query<{ table: string; triggers: string[] }>(GUARDED_ON, [this.names.guard]);
     let left = 0;
     for (const { table, triggers } of rows) {
-      await client.query(switchTriggers(table, triggers, "DISABLE")).catch((error: unknown) => {
+      await this.heldTransaction(client, switchTriggers(table, triggers, "DISABLE")).catch((error: unknown) => {
         if (!NOT_IN_TIME.has(sqlState(error) ?? "")) throw error;
         left++;
       });
     }
     return left;
+  }
+
+  /** For what would let writes through a freeze that somebody has begun meanwhile. */
+  private async heldTransaction(client: pg.Client, statements: string): Promise<void> {
+    await this.inTransaction(client, async () => {
+      if (isInForce(await this.hold(client))) throw new DualrunError("DR4001", "the tables were frozen again meanwhile", { where: this.side });
+      await client.query(statements);
+    });
   }
 
   async tearDown(): Promise<void> {
@@ -237,17 +252,13 @@ export class PostgresFreeze implements Freeze {
       await client.query(`SET lock_timeout = ${PREPARE_LOCK_TIMEOUT_MS}`);
       const { rows } = await client.query<{ table: string; triggers: string[] }>(GUARDED_ROOTS, [this.names.guard]);
       for (const { table, triggers } of rows) await this.dropTriggers(client, table, triggers);
-      await this.inTransaction(client, async () => {
-        await client.query("SELECT pg_advisory_xact_lock(hashtext('dualrun migrations'))");
-        await client.query(dropObjects(this.names));
-        await client.query(DROP_SCHEMA);
-      });
+      await this.heldTransaction(client, `SELECT pg_advisory_xact_lock(hashtext('dualrun migrations')); ${dropObjects(this.names)}; ${DROP_SCHEMA}`);
     });
   }
 
   private async dropTriggers(client: pg.Client, table: string, triggers: readonly string[]): Promise<void> {
     const statements = triggers.map((trigger) => `DROP TRIGGER IF EXISTS ${quoteIdent(trigger)} ON ${table}`);
-    await client.query(statements.join("; ")).catch(async (error: unknown) => {
+    await this.heldTransaction(client, statements.join("; ")).catch(async (error: unknown) => {
       if (!NOT_IN_TIME.has(sqlState(error) ?? "")) throw error;
       throw this.notInTime(`${table} could not be locked to drop its guards`, await this.lockHolders([table], [...CONFLICTING_MODES, "AccessShareLock", "RowShareLock"]), error);
     });

@@ -288,7 +288,7 @@ describe("a lease", () => {
     expect(await outcome(application.query("INSERT INTO orders (note) VALUES ('late')"))).toBe("ok");
     expect(await outcome(application.query("BEGIN ISOLATION LEVEL REPEATABLE READ; DELETE FROM orders WHERE id = 1; COMMIT"))).toBe("ok");
     expect(await freeze.state()).toMatchObject({ state: "lapsed", holds: false });
-    for (const work of [freeze.renew(1_000), freeze.makePermanent(), freeze.proveQuiet({ timeout: 100, terminate: false })]) await expect(work).rejects.toMatchObject({ code: "DR6102" });
+    for (const work of [() => freeze.renew(1_000), () => freeze.makePermanent(), () => freeze.proveQuiet({ timeout: 100, terminate: false })]) await expect(work()).rejects.toMatchObject({ code: "DR6102" });
     expect(await outcome(application.query("INSERT INTO orders (note) VALUES ('still free')"))).toBe("ok");
     await freeze.freeze({ lease: 60_000, lockTimeout: 1_000 });
     expect(await outcome(application.query("INSERT INTO orders (note) VALUES ('again')"))).toBe("DR001");
@@ -346,6 +346,20 @@ describe("a lease", () => {
     expect(await young.state()).toMatchObject({ state: "frozen", holds: true });
     await young.thaw();
     expect(await outcome(stage.admin.query("INSERT INTO orders (note) VALUES ('free')"))).toBe("ok");
+  });
+
+  test("that is being thawed by somebody who is fenced out meanwhile: no further guard is switched off", async (context) => {
+    await using stage = await stageOn(context);
+    const [old, young] = [await frozen(stage), await stage.freezer(2n)];
+    const holder = await stage.connect();
+    await holder.query("BEGIN; LOCK TABLE orders IN ROW EXCLUSIVE MODE");
+    const thawing = old.thaw().catch((error: unknown) => error);
+    await waitFor(async () => (await young.state()).state === "prepared", "the thaw to begin", 5_000);
+    await expect(young.renew(60_000)).rejects.toMatchObject({ code: "DR6102" });
+    expect(await thawing).toMatchObject({ code: "DR4001" });
+    await holder.query("ROLLBACK");
+    await young.freeze({ lease: 60_000, lockTimeout: 2_000 });
+    expect((await young.state()).holds).toBe(true);
   });
 
   test("ends at once by a thaw, also where a guard cannot be switched off", async (context) => {
@@ -409,6 +423,7 @@ describe("what changes under it", () => {
       await freeze.prepare(CLASSES);
     }
     await expect(freeze.prepare(CLASSES)).rejects.toMatchObject({ code: "DR6104", details: ['"public"."orders" does not exist'] });
+    await expect(freeze.freeze({ lease: 1_000, lockTimeout: 500 })).rejects.toMatchObject({ code: "DR6104", details: ['relation "public.orders" does not exist'] });
   });
 
   test("the schema trigger and preflight do not take guards for changes of the schema", async (context) => {

@@ -6,8 +6,10 @@ import type { Freeze, RecordClass } from "../../src/core/index.ts";
 import { sqlState } from "../../connectors/postgres/connection.ts";
 import type { TestServer } from "./servers.ts";
 
+/** The migration that the freezes of a stage belong to. */
 export const MIGRATION = "freeze-test";
 
+/** A class of a table, `schema.name` or in `public`, whose columns have the same names on both sides. */
 export function classOf(source: string, columns: readonly string[] = ["id"], target = source): RecordClass {
   const table = (name: string): { schema: string; name: string } => ({ schema: name.includes(".") ? name.split(".")[0]! : "public", name: name.split(".").at(-1)! });
   return {
@@ -21,6 +23,7 @@ export function outcome(work: Promise<unknown>): Promise<string> {
   return work.then(() => "ok", (error: unknown) => sqlState(error) ?? (error as { code?: string }).code ?? String(error));
 }
 
+/** Connects as whom the test likes; whatever it connected is closed, and roles and database are dropped, at the end. */
 export class FreezeStage implements AsyncDisposable {
   admin: pg.Client;
   /** Reads and writes all tables; owns none. */
