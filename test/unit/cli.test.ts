@@ -101,7 +101,7 @@ describe("usage", () => {
   });
 
   test("an engine that is not there yet", async () => {
-    const { code, err } = await dualrun(["init", "--source", "mysql://localhost/x", "--target", "postgres://localhost/x"]);
+    const { code, err } = await dualrun(["init", "--source", "postgres://127.0.0.1:1/x", "--target", "mysql://localhost/x"]);
     expect(code).toBe(2);
     expect(err).toContain("error DR1005");
   });
