@@ -109,7 +109,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     this.config = config;
     this.truncateTarget = options.truncateTarget;
     this.logger = logger;
-    this.engines = { source: engineOf(config.source.engine), target: engineOf(config.target.engine) };
+    this.engines = { source: engineOf(config.source.engine, "source"), target: engineOf(config.target.engine, "target") };
     this.finished = new Promise((resolve) => (this.settle = resolve));
     this.slotWatch = new SlotWatch(config.safety);
     this.proof = new Verifier({

@@ -14,7 +14,7 @@ export interface BothSides extends AsyncDisposable {
 /** Connects to both sides; when neither can be reached, one error says so of both. */
 export async function connectBoth(source: Side, target: Side, migration: string): Promise<BothSides> {
   const [from, to] = await Promise.allSettled([
-    engineOf(source.engine).connectSource(source, migration, null), engineOf(target.engine).connectTarget(target, migration),
+    engineOf(source.engine, "source").connectSource(source, migration, null), engineOf(target.engine, "target").connectTarget(target, migration),
   ]);
   const opened = [from, to].flatMap((side): AsyncDisposable[] => (side.status === "fulfilled" ? [side.value] : []));
   const close = async (): Promise<void> => void (await Promise.allSettled(opened.map((side) => side[Symbol.asyncDispose]())));
