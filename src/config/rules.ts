@@ -87,7 +87,7 @@ function unavailable(document: unknown): Fault[] {
   return [
     ...refused(["source", "engine"], ["mysql", "mariadb"], "postgres"),
     ...refused(["target", "engine"], ["mysql", "mariadb"], "postgres"),
-    ...refused(["journal", "kind"], ["sqlite", "kafka"], "none"),
+    ...refused(["journal", "kind"], ["kafka"], "none, sqlite"),
     ...refused(["apply", "mode"], ["manual"], "mirror"),
   ];
 }

@@ -17,7 +17,7 @@ const invoices: ClassProgress = {
 const status: StatusDocument = {
   version: "1.2.3", migration: "billing", phase: "dual-run", state: "streaming", startedAt: "2026-01-01T00:00:00.000Z", halt: null, format: "text",
   epoch: "3", position: "0/10", head: "0/20", lagSeconds: 0.25, lagBytes: 16, lastEventAt: "2026-01-01T00:00:01.500Z", lastCommitAt: null,
-  slot: { state: "ok", retainedBytes: 4096, detail: "" }, changesPerSecond: 1, transactionsPerSecond: 1, changesApplied: 1, transactionsApplied: 1,
+  slot: { state: "ok", retainedBytes: 4096, detail: "" }, journal: null, changesPerSecond: 1, transactionsPerSecond: 1, changesApplied: 1, transactionsApplied: 1,
   bytesRead: 1, bufferBytes: 7, restarts: 0, snapshot: null, classes: [invoices], newTables: [], warnings: [],
 };
 
