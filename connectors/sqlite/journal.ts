@@ -175,9 +175,9 @@ class SqliteJournal implements Journal {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.trimTimer !== null) clearTimeout(this.trimTimer);
-    await this.writer.close();
     this.fail(new Error("the journal was closed"));
-    this.reader?.close();
+    this.reader?.close(); // before the writer: who closes last writes SQLite's own log back
+    await this.writer.close();
     this.lock[Symbol.dispose]();
   }
 

@@ -17,9 +17,9 @@ export class Writer {
   private readonly onFailure: () => void;
   private number = 0;
 
-  constructor(options: StoreOptions, onFailure: () => void) {
+  constructor({ path, maxBytes, owner, key }: StoreOptions, onFailure: () => void) {
     this.onFailure = onFailure;
-    this.worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData: options });
+    this.worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData: { path, maxBytes, owner, key } satisfies StoreOptions });
     const { promise, resolve, reject } = Promise.withResolvers<StoreState>();
     this.opened = promise;
     this.worker.on("message", (report: Report) => this.told(report, resolve, reject));
