@@ -117,7 +117,8 @@ export function journalKey(text: string): Buffer | null {
 }
 
 function journalKeyFaults(path: Path, given: string, value: string): Fault[] {
-  if (!REFERENCE.test(given) || journalKey(value) !== null) return [];
+  if (!REFERENCE.test(given)) return [{ code: "DR1001", path, found: "a key that is written here", allowed: "env:NAME or file:PATH" }];
+  if (journalKey(value) !== null) return [];
   return [{ code: "DR1001", path, found: `${given}, whose value is no key of 32 bytes`, allowed: "64 hex digits or base64, as `openssl rand -hex 32` prints" }];
 }
 

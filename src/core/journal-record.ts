@@ -142,7 +142,8 @@ class RecordBuilder {
   }
 
   row(kind: number, table: number, source: Buffer, next: number, previous: number): void {
-    const [to, from] = [next < 0 ? -1 : this.tuple(source, next), previous < 0 ? -1 : this.tuple(source, previous)];
+    const to = next < 0 ? -1 : this.tuple(source, next);
+    const from = previous < 0 ? -1 : this.tuple(source, previous);
     const at = this.count++ * ENTRY_WORDS;
     this.words[at] = kind;
     this.words[at + 1] = table;
