@@ -1,7 +1,6 @@
 /** Engines and journals by name: the only place that knows which there are. */
 import { DualrunError, type Engine, type Journal, type JournalInspection, type Positions } from "../src/core/index.ts";
 import { postgres } from "./postgres/index.ts";
-import { inspectSqliteJournal, openSqliteJournal } from "./sqlite/index.ts";
 
 const ENGINES: Readonly<Record<string, Engine>> = { postgres };
 
@@ -19,10 +18,10 @@ export type JournalSettings =
 
 /** The journal of a migration and its target, whom `owner` names; null: there is none. DR5101, DR5103, DR5104. */
 export async function openJournal(settings: JournalSettings, owner: string, positions: Positions): Promise<Journal | null> {
-  return settings.kind === "none" ? null : openSqliteJournal({ ...settings, owner, positions });
+  return settings.kind === "none" ? null : (await import("./sqlite/index.ts")).openSqliteJournal({ ...settings, owner, positions });
 }
 
 /** What stands in a journal's file; null: there is none. DR5104. */
-export function inspectJournal(settings: JournalSettings): JournalInspection | null {
-  return settings.kind === "none" ? null : inspectSqliteJournal(settings);
+export async function inspectJournal(settings: JournalSettings): Promise<JournalInspection | null> {
+  return settings.kind === "none" ? null : (await import("./sqlite/index.ts")).inspectSqliteJournal(settings);
 }

@@ -37,13 +37,12 @@ interface Pending {
 
 /** Opens the file, or makes it. DR5101 damaged, DR5103 another migration's, DR5104 cannot be opened. */
 export async function openSqliteJournal(options: SqliteJournalOptions): Promise<Journal> {
-  const lock = lockJournal(options.path);
+  const journal = new SqliteJournal(options, lockJournal(options.path));
   try {
-    const journal = new SqliteJournal(options, lock);
     await journal.open();
     return journal;
   } catch (error) {
-    lock[Symbol.dispose]();
+    await journal[Symbol.asyncDispose]();
     throw error;
   }
 }

@@ -5,7 +5,7 @@ import { configOf, print, printJson, type CommonOptions } from "./shared.ts";
 /** What stands in the journal and whether all of it can be read; exit 1 when it cannot. Never a row's value. */
 export async function inspect(options: CommonOptions): Promise<void> {
   const { journal } = await configOf(options);
-  const found = inspectJournal(journal);
+  const found = await inspectJournal(journal);
   if (found === null) throw new DualrunError("DR1004", "the configuration has no journal", { where: "journal.kind", next: "The source's own log is the journal: see `dualrun status`." });
   if (options.json === true) printJson(found);
   else print(inspectionText(found));

@@ -23,6 +23,7 @@ beforeEach(async () => {
 afterEach(() => rm(directory, { recursive: true, force: true }));
 
 const journal = (): Record<string, unknown> => ({ kind: "sqlite", path: join(directory, "journal.db") });
+const none = { journal: { kind: "none" } };
 const withJournal = (): Record<string, unknown> => ({ journal: journal() });
 
 async function running(context: TestContext, schema = SCHEMA, onSource = ROWS): Promise<TestMirror> {
@@ -156,7 +157,7 @@ describe("what does not belong together is refused by name", () => {
     await mirror.start(withJournal());
     expect((await mirror.until(({ state }) => state === "halted", "the halt")).halt).toMatchObject({ code: "DR5102", what: expect.stringContaining("the journal is empty") });
     await mirror.stop();
-    await mirror.start({});
+    await mirror.start(none);
     expect((await mirror.until(({ state }) => state === "halted", "the halt")).halt).toMatchObject({ code: "DR5102", next: expect.stringContaining("Configure the journal again") });
     await mirror.stop();
     await rm(file(), { force: true });
@@ -167,7 +168,7 @@ describe("what does not belong together is refused by name", () => {
     expect(await mirror.differences("t")).toEqual([]);
     expect(status.classes[0]!.conflicts).toBe(0);
     await mirror.stop();
-    await mirror.start({}); // nothing is in it that the target lacks: it may be left out
+    await mirror.start(none); // nothing is in it that the target lacks: it may be left out
     await mirror.streaming();
     await mirror.apply("UPDATE t SET v = 4 WHERE id = 6");
     await mirror.stop();
