@@ -9,8 +9,8 @@ const FORMAT = "1";
 /** `DRJL`, so that a file of something else is not taken for a journal. */
 const APPLICATION = 0x4452_4a4c;
 export const PAGE_BYTES = 16 << 10;
-/** The log of SQLite itself is written back to the file at about this size, or at a sixteenth of the bound. */
-const LOG_PAGES_MOST = 1_000;
+/** The log of SQLite itself is written back to the file at about this size, or at a sixteenth of the bound: what was trimmed and used again meanwhile is written once. */
+const LOG_PAGES_MOST = 4_000;
 const LOG_PAGES_LEAST = 16;
 const KEY_PROOF = "dualrun journal";
 
