@@ -221,7 +221,7 @@ class SqliteJournal implements Journal {
   }
 
   private takeBatch(): Pending[] {
-    const most = Math.min(BATCH_BYTES, this.options.maxBytes / 16);
+    const most = Math.min(BATCH_BYTES, this.options.maxBytes / 16, this.options.maxBytes - this.writer.bytes);
     const batch: Pending[] = [];
     for (let bytes = 0; this.pending.length > 0 && (bytes === 0 || bytes + this.pending[0]!.bytes <= most);) {
       bytes += this.pending[0]!.bytes;

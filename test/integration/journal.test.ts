@@ -1,11 +1,13 @@
 /** A running mirror with a journal between source and target. */
 import { execFile } from "node:child_process";
-import { copyFile, mkdtemp, rename, rm } from "node:fs/promises";
+import { copyFile, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { DatabaseSync } from "node:sqlite";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, test, type TestContext } from "vitest";
+import { lsnPositions } from "../../connectors/postgres/lsn.ts";
 import { DaemonHome, waitFor } from "../support/daemon.ts";
 import { TestMirror } from "../support/mirror.ts";
 import { orSkip, postgresServer, sharedPair } from "../support/servers.ts";
@@ -176,6 +178,22 @@ describe("what does not belong together is refused by name", () => {
     await mirror.streaming();
     await mirror.apply("UPDATE t SET v = 5 WHERE id = 7");
     expect(await mirror.differences("t")).toEqual([]);
+  });
+
+  test("a damaged journal halts before the damage, and inspect finds it", async (context) => {
+    await using mirror = await behind(context);
+    const { position } = (await mirror.target.query("SELECT position FROM dualrun.checkpoints")).rows[0];
+    const db = new DatabaseSync(file());
+    db.exec("UPDATE records SET body = zeroblob(length(body)) WHERE seq = (SELECT max(seq) FROM records)");
+    db.close();
+    await mirror.start(withJournal());
+    expect((await mirror.until(({ state }) => state === "halted", "the halt")).halt).toMatchObject({ code: "DR5101", what: expect.stringContaining("checksum"), next: expect.stringContaining("journal inspect") });
+    await mirror.stop();
+    expect(lsnPositions.relate((await mirror.target.query("SELECT position FROM dualrun.checkpoints")).rows[0].position, position)).not.toBe("before");
+    const config = join(directory, "dualrun.yaml");
+    await writeFile(config, JSON.stringify({ migration: "test", timeZone: "UTC", source: { engine: "postgres", url: "env:S" }, target: { engine: "postgres", url: "env:S" }, include: ["public.*"], journal: { kind: "sqlite", path: "journal.db" } }));
+    const failed = (await promisify(execFile)(process.execPath, [MAIN, "journal", "inspect", "-c", config], { env: { ...process.env, S: "postgres://u@localhost/x" } }).catch((error: unknown) => error)) as { code: number; stdout: string; stderr: string };
+    expect([failed.code, failed.stdout, failed.stderr]).toEqual([1, expect.stringContaining("does not have the checksum"), expect.stringContaining("error DR5101")]);
   });
 
   test("an older copy of the journal", async (context) => {

@@ -159,6 +159,7 @@ describe("faults", () => {
     ["journal without a path", { journal: { kind: "sqlite" } }, "journal.path: found nothing; allowed: a file's path"],
     ["journal that is too small", { journal: { kind: "sqlite", path: "j.db", maxBytes: "1MiB" } }, 'journal.maxBytes: found "1MiB"; allowed: a size of at least 64MiB'],
     ["journal's key inline", { journal: { kind: "sqlite", path: "j.db", key: "hunter2" } }, "journal.key: found a key that is written here; allowed: env:NAME or file:PATH"],
+    ["journal's key as a number", { journal: { kind: "sqlite", path: "j.db", key: 1234567 } }, "journal.key: found something that is no text; allowed: env:NAME or file:PATH"],
     ["journal's key that is none", { journal: { kind: "sqlite", path: "j.db", key: "env:HOOK" } }, "journal.key: found env:HOOK, whose value is no key of 32 bytes; allowed: 64 hex digits or base64"],
     ["journal's key that is not there", { journal: { kind: "sqlite", path: "j.db", key: "env:NOPE" } }, "journal.key: found env:NOPE, but NOPE is not set"],
     ["unknown key of a journal", { journal: { kind: "sqlite", path: "j.db", size: "1GiB" } }, "journal.size: found an unknown key; allowed: one of kind, path, maxBytes, key"],

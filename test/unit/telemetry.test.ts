@@ -33,6 +33,16 @@ describe("metrics", () => {
     expect(text).toContain("process_cpu_seconds_total");
   });
 
+  it("tells of the journal, and of none as not measured", async () => {
+    const metrics = made();
+    metrics.observe(status);
+    expect((await series(metrics)).get("dualrun_journal_bytes")).toBe("NaN");
+    const journal = { kind: "sqlite", state: "ok", bytes: 100, maxBytes: 1000, first: "0/1", last: "0/2", oldestCommitAt: "2026-11-21T00:00:00.000Z", waitedSeconds: 2 } as const;
+    for (const waitedSeconds of [2, 5, 5]) metrics.observe({ ...status, journal: { ...journal, waitedSeconds } });
+    const seen = await series(metrics);
+    expect(["bytes", "max_bytes", "oldest_commit_timestamp_seconds", "wait_seconds_total"].map((name) => seen.get(`dualrun_journal_${name}`))).toEqual(["100", "1000", String(Date.UTC(2026, 10, 21) / 1000), "5"]);
+  });
+
   it("names follow the contract and labels are those of the catalogue", async () => {
     const seen = await series(made());
     for (const { name, labels } of METRICS) {
