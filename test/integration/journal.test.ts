@@ -4,9 +4,11 @@ import { copyFile, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { DatabaseSync } from "node:sqlite";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, test, type TestContext } from "vitest";
+import type { Position } from "../../src/core/index.ts";
 import { lsnPositions } from "../../connectors/postgres/lsn.ts";
 import { DaemonHome, waitFor } from "../support/daemon.ts";
 import { TestMirror } from "../support/mirror.ts";
@@ -60,6 +62,23 @@ describe("a mirror with a journal", () => {
     expect(status.classes.reduce((sum, cls) => sum + cls.conflicts, 0)).toBe(0);
     expect((await mirror.daemon.control.proof.compare(null, true)).verdict).toBe("in_sync");
     await waitFor(() => Promise.resolve(mirror.daemon.control.status().journal!.bytes < 32 << 20), "the trim", 10_000);
+  });
+
+  test("what is not durable is neither acknowledged nor applied", async (context) => {
+    await using mirror = await running(context);
+    const other = new DatabaseSync(join(directory, "journal.db"));
+    other.exec("BEGIN IMMEDIATE"); // nobody else can commit
+    await mirror.source.query("UPDATE t SET v = 77 WHERE id = 1");
+    const written = await sourceNow(mirror);
+    await sleep(2_000);
+    const { rows: [slot] } = await mirror.source.query("SELECT confirmed_flush_lsn::text AS confirmed FROM pg_replication_slots WHERE slot_name = 'dualrun_test'");
+    expect(lsnPositions.relate(slot.confirmed, written as Position)).toBe("before");
+    expect((await mirror.target.query("SELECT v FROM t WHERE id = 1")).rows).toEqual([{ v: 0 }]);
+    other.exec("ROLLBACK");
+    other.close();
+    await relieved(mirror);
+    await mirror.apply("UPDATE t SET v = 78 WHERE id = 2");
+    expect(await mirror.differences("t")).toEqual([]);
   });
 
   test("while it is paused the source may forget, and afterwards everything is applied once", async (context) => {
