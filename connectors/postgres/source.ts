@@ -104,13 +104,19 @@ export class PostgresSource implements Source {
     const now = await this.identify();
     await this.checkIdentity(checkpoint, now);
     await this.checkSlot(checkpoint);
+    await this.noteStreamBegins();
     return `${now.systemid}/${now.timeline}`;
   }
 
   async openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream> {
+    await this.noteStreamBegins();
+    return openPostgresStream(this.endpoint, { slot: this.name, publication: this.name, after, format, layouts, signal });
+  }
+
+  /** Where a journal brings the stream, it is opened elsewhere: the check before it is then the latest moment that is known here. */
+  private async noteStreamBegins(): Promise<void> {
     const { rows } = await this.client.query<{ number: string }>("SELECT pg_current_xact_id()::text AS number");
     this.streamSince = BigInt(rows[0]!.number);
-    return openPostgresStream(this.endpoint, { slot: this.name, publication: this.name, after, format, layouts, signal });
   }
 
   async prepareCut(limits: ReadLimits, passed: PassedTransactions): Promise<CutMaker> {

@@ -10,7 +10,8 @@ export type Failpoint =
   | "apply.before-write" | "apply.after-write"
   | "commit.before" | "commit.after"
   | "acknowledge.before" | "acknowledge.after"
-  | "freeze.before-commit" | "freeze.after-commit";
+  | "freeze.before-commit" | "freeze.after-commit"
+  | "journal.before-commit" | "journal.after-commit" | "journal.before-trim" | "journal.after-trim" | "journal.before-acknowledge" | "journal.after-acknowledge";
 
 const [armed, passes] = (process.env["DUALRUN_FAILPOINT"] ?? "").split(":");
 let left = Number(passes ?? 1);

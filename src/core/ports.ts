@@ -71,7 +71,7 @@ export interface SchemaChange {
   readonly table: TableName;
   /** One line per difference: `column "note" was added`. */
   readonly differences: readonly string[];
-  /** Written into the log by a trigger where it happened; it comes again whenever that place is read again. */
+  /** It stands in the log (a trigger wrote it) or in a journal where it happened, and comes again whenever that place is read again. */
   readonly announced?: true;
 }
 
@@ -93,6 +93,76 @@ export interface ChangeStream extends AsyncDisposable {
   /** The highest position that the source has told of, applied or not. */
   head(): Position;
   bytesRead(): number;
+}
+
+// ---------------------------------------------------------------- journal
+
+/** How full a journal is; `waiting`: what arrives waits for room, in the journal's own bound or on its disk. */
+export type JournalLevel = "ok" | "near-limit" | "waiting";
+
+export interface JournalFacts {
+  readonly kind: "sqlite" | "kafka";
+  /** What it takes on disk now, and may take at most. */
+  readonly bytes: number;
+  readonly maxBytes: number;
+  /** Everything at or before the first is gone; everything up to the last is durable. null: it has not begun. */
+  readonly first: Position | null;
+  readonly last: Position | null;
+  /** Commit time of the oldest transaction in it, milliseconds since 1970; null: it is empty. */
+  readonly oldestCommitAt: number | null;
+  readonly level: JournalLevel;
+  /** Seconds for which what arrived has waited for room. */
+  readonly waitedSeconds: number;
+}
+
+/** What `dualrun journal inspect` tells. */
+export interface JournalInspection {
+  readonly kind: JournalFacts["kind"];
+  readonly path: string;
+  /** Of the files, as they lie on the disk. */
+  readonly bytes: number;
+  readonly maxBytes: number;
+  readonly owner: string;
+  readonly encrypted: boolean;
+  /** Everything at or before the first is gone; everything up to the last can be read. */
+  readonly first: string | null;
+  readonly last: string | null;
+  readonly records: number;
+  /** Whole ones. */
+  readonly transactions: number;
+  /** Records of a transaction that is not received to its end. */
+  readonly uncommittedRecords: number;
+  /** ISO time. */
+  readonly oldestCommitAt: string | null;
+  readonly intact: boolean;
+  readonly fault: string | null;
+}
+
+/**
+ * Keeps the change stream outside the source. It knows the source's positions and nothing else of it: the checkpoint in the target
+ * stays the truth, so that the kind of journal can be changed.
+ */
+export interface Journal extends AsyncDisposable {
+  /** What the table indexes of blocks that are read point into. Grows. */
+  readonly tables: readonly StreamTable[];
+  /** Empties it; the stream goes on behind `position`. */
+  begin(position: Position): Promise<void>;
+  /**
+   * Resolves when the block is durable. The block's bytes are taken before the first await. What the journal has already is left out.
+   * Rejects with DR5105 when one transaction is larger than the journal may be.
+   */
+  append(block: ChangeBlock, tables: readonly StreamTable[]): Promise<void>;
+  /** Whole transactions behind `after`, in order, without holes: first those that stand there, then what comes. Ends on abort; DR5101 when a record is damaged. */
+  read(after: Position, signal: AbortSignal): AsyncIterable<ChangeBlock>;
+  /** Everything at or before it may be gone; null: it has not begun. */
+  start(): Position | null;
+  /** End of the last whole transaction that is durable: what the source may forget. */
+  durable(): Position | null;
+  /** Transactions up to there are not needed any more; they go when it suits. */
+  trim(upTo: Position): Promise<void>;
+  /** Forgets the transaction that was not appended to its end: to be called before a stream is opened behind `durable()`. */
+  cutOff(): Promise<void>;
+  facts(): JournalFacts;
 }
 
 // ---------------------------------------------------------------- source
@@ -135,7 +205,7 @@ export interface Source extends AsyncDisposable, Freezable {
   publish(classes: readonly RecordClass[]): Promise<void>;
   /** `first` makes slot and publication; `more` is a later snapshot beside a running stream. `readers` connections share it. `signal` ends the waiting. */
   openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number, signal: AbortSignal): Promise<Snapshot>;
-  /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from. Returns the source's present identity. */
+  /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from: DR4002 where it was told to forget more. Returns the source's present identity. */
   resumeCheck(checkpoint: Checkpoint): Promise<string>;
   openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream>;
   /** Connects what a cut needs, so that taking it is quick. `passed` are the transactions that the mirror has come past. */
