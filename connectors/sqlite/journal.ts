@@ -357,7 +357,7 @@ class Reader {
     this.db.exec("PRAGMA busy_timeout = 10000");
     this.seal = new Seal(key, fileId);
     this.record = this.db.prepare("SELECT seq, ended, transactions, committed_at, checksum, body FROM records WHERE seq = ?");
-    this.commitTime = this.db.prepare("SELECT committed_at FROM records WHERE seq = ?");
+    this.commitTime = this.db.prepare("SELECT committed_at FROM records WHERE seq >= ? AND committed_at > 0 ORDER BY seq LIMIT 1");
     this.ends = this.db.prepare("SELECT seq, ended FROM records WHERE seq > ? AND ended IS NOT NULL ORDER BY seq");
   }
 
@@ -367,7 +367,7 @@ class Reader {
     return decodeRecord(openRecord(this.seal, row));
   }
 
-  /** Milliseconds since 1970; 0: the record is gone, or holds no transaction. */
+  /** Of the first transaction from `seq` on, milliseconds since 1970; 0: there is none. */
   committedAt(seq: number): number {
     return this.guard(() => Number(this.commitTime.get(seq)?.["committed_at"] ?? 0));
   }
