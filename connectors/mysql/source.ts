@@ -10,7 +10,7 @@ import { MysqlCut } from "./cut.ts";
 import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
 import { inspectEndpoint } from "./inspect.ts";
-import { MARKS, hintsOf, layoutDifferences, layoutsOf, tableNamed } from "./layout.ts";
+import { MARKS, hintsOf, layoutDifferences, layoutsOf } from "./layout.ts";
 import { canonicalPosition, mysqlPositions } from "./positions.ts";
 import { preflightSource } from "./preflight.ts";
 import { executed, openMysqlSnapshot } from "./snapshot.ts";
@@ -32,8 +32,6 @@ export class MysqlSource implements Source {
   private readonly replica: Endpoint | null;
   private readonly pool: Pool;
   private readonly flavour: Flavour;
-  /** Tables in the stream, quoted. */
-  private mapped: readonly string[] = [];
 
   constructor(endpoint: Endpoint, migration: string, replica: Endpoint | null, pool: Pool, flavour: Flavour) {
     this.endpoint = endpoint;
@@ -104,14 +102,13 @@ export class MysqlSource implements Source {
 
   async openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream> {
     if (format !== "text") throw new TypeError("rows of MySQL and MariaDB come as text");
-    this.mapped = [...layouts.keys()].map((key) => quoteTable(tableNamed(key)));
     const hints = hintsOf(await this.inspect());
     return openMysqlStream(this.endpoint, { flavour: this.flavour, migration: this.migration, after, layouts, hints, signal });
   }
 
-  async prepareCut(limits: ReadLimits, _passed: PassedTransactions): Promise<CutMaker> {
+  async prepareCut(limits: ReadLimits, _passed: PassedTransactions, tables: readonly TableName[]): Promise<CutMaker> {
     if (this.replica !== null) throw new NotComparable("source.readReplica is not supported on MySQL and MariaDB yet");
-    return MysqlCut.prepare(this.endpoint, this.application, this.flavour, this.mapped, limits);
+    return MysqlCut.prepare(this.endpoint, this.application, this.flavour, tables.map(quoteTable), limits);
   }
 
   forgetVisible(): Promise<void> {

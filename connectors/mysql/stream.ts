@@ -34,10 +34,6 @@ export interface MysqlStreamOptions {
   readonly signal: AbortSignal;
 }
 
-interface MysqlTable extends StreamTable {
-  readonly source: BinlogTable;
-}
-
 /** The entries of some events. Places are sets of transactions: they are worked out where somebody asks for one. */
 class MysqlBlock implements ChangeBlock {
   buffer: Buffer = Buffer.alloc(0);
@@ -134,7 +130,7 @@ export async function openMysqlStream(endpoint: Endpoint, options: MysqlStreamOp
 
 export class MysqlStream implements ChangeStream {
   readonly started: Promise<void>;
-  readonly tables: MysqlTable[] = [];
+  readonly tables: StreamTable[] = [];
   private readonly options: MysqlStreamOptions;
   private readonly endpoint: Endpoint;
   private readonly zongji: ZongJi;
@@ -367,7 +363,7 @@ export class MysqlStream implements ChangeStream {
   private learn(table: BinlogTable): number {
     const name = { schema: table.schema, name: table.name };
     const columns = table.columns.map((column) => column.name);
-    const index = this.tables.push({ table: name, columns, fullBeforeImage: true, source: table }) - 1;
+    const index = this.tables.push({ table: name, columns, fullBeforeImage: true }) - 1;
     this.byTable.set(table, index);
     const agreed = this.options.layouts.get(tableKey(name));
     const known = agreed === undefined ? columns : columnNames(agreed);
@@ -379,7 +375,7 @@ export class MysqlStream implements ChangeStream {
   private indexOf(table: TableName): number {
     const known = this.tables.findIndex((one) => one.table.schema === table.schema && one.table.name === table.name);
     if (known >= 0) return known;
-    return this.tables.push({ table, columns: columnNames(this.options.layouts.get(tableKey(table))!), fullBeforeImage: true, source: null as never }) - 1;
+    return this.tables.push({ table, columns: columnNames(this.options.layouts.get(tableKey(table))!), fullBeforeImage: true }) - 1;
   }
 
   private end(error: unknown): void {

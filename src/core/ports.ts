@@ -208,8 +208,8 @@ export interface Source extends AsyncDisposable, Freezable {
   /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from: DR4002 where it was told to forget more. Returns the source's present identity. */
   resumeCheck(checkpoint: Checkpoint): Promise<string>;
   openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream>;
-  /** Connects what a cut needs, so that taking it is quick. `passed` are the transactions that the mirror has come past. */
-  prepareCut(limits: ReadLimits, passed: PassedTransactions): Promise<CutMaker>;
+  /** Connects what a cut through `tables` needs, so that taking it is quick. `passed` are the transactions that the mirror has come past. */
+  prepareCut(limits: ReadLimits, passed: PassedTransactions, tables: readonly TableName[]): Promise<CutMaker>;
   /** Lets go of the transactions that every snapshot from now on shows. */
   forgetVisible(passed: PassedTransactions): Promise<void>;
   /** For the self-test. */

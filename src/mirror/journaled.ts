@@ -155,6 +155,7 @@ export class JournalFeed implements AsyncDisposable {
       } catch (error) {
         if (signal.aborted) return;
         if (!this.options.isTransient(error)) {
+          this.options.warn("the feed of the journal has ended: what is in the journal is still applied, and then the mirror halts", { err: error instanceof Error ? error.message : String(error) });
           run.broken.abort(error);
           run.abort.abort(error);
           return;

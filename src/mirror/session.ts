@@ -366,7 +366,7 @@ export class MirrorSession {
     if (this.tolerant.size > 0) throw new NotComparable("the copy is not complete");
     return this.oneHoldAtATime(async () => {
       await using stack = new AsyncDisposableStack();
-      const maker = stack.use(await this.options.source.prepareCut(limits, pipeline.passed));
+      const maker = stack.use(await this.options.source.prepareCut(limits, pipeline.passed, this.recordClasses().map((cls) => cls.source)));
       const target = await this.options.target.prepareCutReader(limits);
       stack.use(target.reader);
       const result = await this.heldCut(pipeline, maker, target, timeouts, work);

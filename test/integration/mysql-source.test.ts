@@ -1,4 +1,7 @@
 /** MySQL and MariaDB mirrored to PostgreSQL. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { CrossMirror } from "../support/cross.ts";
 
@@ -51,6 +54,26 @@ describe.each(FLAVOURS)("%s", (flavour) => {
     const { halt } = await mirror.until(({ state }) => state === "halted", "halted");
     expect(halt?.code).toBe(code);
     expect((await mirror.target.query("SELECT count(*)::int AS n FROM invoices")).rows).toEqual([{ n: 901 }]);
+  });
+
+  test("a journal between them: paused, written on, and everything arrives once", { timeout: 60_000 }, async (context) => {
+    const directory = await mkdtemp(join(tmpdir(), "dualrun-cross-"));
+    try {
+      await using mirror = await CrossMirror.make(context, { flavour }, `${INVOICES.source};\n${INVOICES.fill};\n`, INVOICES.target);
+      await mirror.start({ classes: mirror.tables("invoices"), journal: { kind: "sqlite", path: join(directory, "journal.db") } });
+      await mirror.streaming();
+      await mirror.daemon.control.pause("ann");
+      await mirror.until(({ state }) => state === "paused", "paused");
+      await mirror.source.query("UPDATE invoices SET total = total + 1 WHERE id < 500");
+      await mirror.source.query("DELETE FROM invoices WHERE id > 890");
+      await mirror.until(({ journal }) => journal !== null && journal.oldestCommitAt !== null, "what is journalled");
+      await mirror.daemon.control.resume("ann");
+      await mirror.apply("UPDATE invoices SET note = 'last' WHERE id = 3");
+      expect(await equal(mirror)).toBe(890);
+      expect((await mirror.daemon.control.proof.compare(null, true)).classes).toMatchObject([{ verdict: "in_sync", note: null }]);
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
   });
 
   test("both sides are compared at one moment: what agrees is in sync, every planted difference is found", { timeout: 120_000 }, async (context) => {
