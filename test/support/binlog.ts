@@ -1,23 +1,15 @@
-/**
- * A MySQL or MariaDB server from an address in the environment, and its binary log as the decoder reads it.
- *
- * DUALRUN_TEST_MYSQL_URL, DUALRUN_TEST_MARIADB_URL   mysql://user:password@host:port of a server whose log is on, in rows, with full metadata;
- *                                                    the user may create databases and read the log
- */
+/** A MySQL or MariaDB server of its own, and its binary log as the decoder reads it. */
 import ZongJi from "@vlasky/zongji";
 import * as mariadb from "mariadb";
 
 import { readTuple } from "../../src/core/index.ts";
+import { mysqlServer, type TestMysql } from "./mysql.ts";
 import { BinlogDecoder, type DecoderOptions } from "../../connectors/mysql/decoder.ts";
 import { takePackets } from "../../connectors/mysql/packets.ts";
 import { ROW, type BinlogTable, type RowKind } from "../../connectors/mysql/rows.ts";
 import type { BinlogEvent, EventHeader } from "../../connectors/mysql/events.ts";
 
 export type Flavour = "mysql" | "mariadb";
-
-export const SERVER_URLS: Readonly<Record<Flavour, string | undefined>> = {
-  mysql: process.env.DUALRUN_TEST_MYSQL_URL || undefined, mariadb: process.env.DUALRUN_TEST_MARIADB_URL || undefined,
-};
 
 const WAIT = 60_000;
 let instances = 0;
@@ -44,23 +36,27 @@ export interface Log {
 /** A database of its own on one server, and a session in it. */
 export class BinlogServer implements AsyncDisposable {
   readonly database: string;
+  private readonly server: TestMysql;
   private readonly url: URL;
   private readonly session: mariadb.Connection;
 
-  private constructor(url: URL, session: mariadb.Connection, database: string) {
+  private constructor(server: TestMysql, url: URL, session: mariadb.Connection, database: string) {
+    this.server = server;
     this.url = url;
     this.session = session;
     this.database = database;
   }
 
-  static async connect(address: string): Promise<BinlogServer> {
-    const url = new URL(address);
+  /** @throws ServerUnavailable */
+  static async start(flavour: Flavour): Promise<BinlogServer> {
+    const server = await mysqlServer({ flavour: flavour === "mysql" ? "mysql-9.7" : "mariadb-11.8", controllable: true });
+    const url = new URL(server.url);
     const session = await mariadb.createConnection({ ...account(url), rowsAsArray: true, charset: "utf8mb4", allowPublicKeyRetrieval: true });
     const database = `binlog_${process.pid}_${++instances}`;
     await session.query(`CREATE DATABASE ${database} CHARACTER SET utf8mb4`);
     await session.query(`USE ${database}`);
     await session.query("SET time_zone = '+00:00', sql_mode = ''");
-    return new BinlogServer(url, session, database);
+    return new BinlogServer(server, url, session, database);
   }
 
   async run(...statements: string[]): Promise<void> {
@@ -129,8 +125,8 @@ export class BinlogServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.session.query(`DROP DATABASE ${this.database}`);
     await this.session.end();
+    await this.server[Symbol.asyncDispose]();
   }
 }
 
