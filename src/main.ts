@@ -19,7 +19,9 @@ const configured = (name: string, about: string, more = ""): Command =>
 
 command("version", "the program's version", "dualrun version")
   .action(async (options) => (await import("./commands/version.ts")).version(options));
-command("demo", "two PostgreSQL servers, a live business and the mirror between them", "dualrun demo --for 60s")
+command("demo", "two servers of its own, a live business and the mirror between them", "dualrun demo --from mysql --to postgres --for 60s")
+  .option("--from <engine>", "what the source is: postgres, mysql or mariadb", "postgres")
+  .option("--to <engine>", "what the target is: postgres", "postgres")
   .option("--for <duration>", "end by itself after this long, with a comparison")
   .option("--port <port>", "port of status page, API and metrics", "7070")
   .option("--drift", "plant a difference and show how it is found, explained and repaired")
