@@ -72,7 +72,7 @@ async function play(makeStage: StageMaker, options: DemoOptions, say: (line: str
   signal.throwIfAborted();
   const daemon = await startDaemon(demoConfig(stage, options.port), {
     truncateTarget: false,
-    logger: createLogger({ level: options.json ? "error" : "warn", pretty: !options.json && process.stdout.isTTY }),
+    logger: createLogger({ level: options.json || crosses(stage) ? "error" : "warn", pretty: !options.json && process.stdout.isTTY }),
   });
   stack.defer(() => daemon.stop());
   const workload = await stage.startWorkload(options.rate ?? DEFAULT_RATE);
@@ -90,6 +90,11 @@ async function play(makeStage: StageMaker, options: DemoOptions, say: (line: str
   }
   working = false;
   return await conclude(daemon, await workload.stop(), stage, options, drift, say);
+}
+
+/** Between engines every type has its note, which `dualrun types` and `dualrun check` show better than a log. */
+function crosses({ source, target }: DemoStage): boolean {
+  return source.engine !== target.engine;
 }
 
 function demoConfig({ source, target, classes }: DemoStage, port: number): Config {
