@@ -5,6 +5,9 @@ import { postgres } from "./postgres/index.ts";
 
 const ENGINES: Readonly<Record<string, Engine>> = { postgres, mysql, mariadb };
 
+/** In the order in which they are listed. */
+export const ENGINE_NAMES: readonly string[] = Object.keys(ENGINES);
+
 /** Throws DR1005 for an engine that is not available yet. */
 export function engineOf(name: string): Engine {
   const engine = ENGINES[name];

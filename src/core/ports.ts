@@ -1,7 +1,7 @@
 /** The ports that everything hangs on. Connectors implement them; nothing here knows an engine. */
 import type { ClassChanges } from "./changes.ts";
-import type { Conversion } from "./common-types.ts";
-import type { Catalogue, Finding } from "./catalogue.ts";
+import type { CommonFit, Conversion } from "./common-types.ts";
+import type { Catalogue, ColumnFacts, Finding } from "./catalogue.ts";
 import type { Checkpoint, Position, Positions, RecordClass } from "./words.ts";
 import type { TableName } from "./names.ts";
 import type { ComparedClass, CutReader, ReadLimits, RowRepair, Scratch, SliceKind, SourceCut } from "./comparison.ts";
@@ -20,6 +20,10 @@ export interface Endpoint {
 
 export interface Engine {
   readonly name: "postgres" | "mysql" | "mariadb";
+  /** A column of each type that the engine knows how to mirror, some with several modifiers; they stand in no table. */
+  readonly typeSamples: readonly ColumnFacts[];
+  /** What holds between two columns of this engine; absent: what holds between engines. */
+  readonly fitWithin?: (from: ColumnFacts, to: ColumnFacts) => CommonFit;
   /** `replica` is what comparisons read instead; null: the source itself. */
   connectSource(endpoint: Endpoint, migration: string, replica: Endpoint | null): Promise<Source>;
   connectTarget(endpoint: Endpoint, migration: string): Promise<Target>;
