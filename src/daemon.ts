@@ -1,15 +1,15 @@
 /** The composition root: puts engines, mirror, state and faces together and keeps the mirror going. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { engineOf } from "../connectors/registry.ts";
+import { engineOf, openJournal } from "../connectors/registry.ts";
 import { Verifier, type ComparisonMemory, type VerifierOptions } from "./compare/index.ts";
 import { inertSections, type Config } from "./config/index.ts";
 import {
   CopyAfresh, DualrunError, NotComparable, TouchLedger, asDualrunError, findTable, isDualrunError, streamFormat, tableKey,
-  type AgreedClass, type Agreement, type AuditEntry, type AuditVerification, type Checkpoint, type ComparedClass, type ComparisonDocument, type DaemonControl, type DaemonState, type Engine, type HaltDocument,
-  type Phase, type RecordClass, type Source, type StatusDocument, type Target,
+  type AgreedClass, type Agreement, type AuditEntry, type AuditVerification, type Checkpoint, type ComparedClass, type ComparisonDocument, type DaemonControl, type DaemonState, type Engine, type HaltDocument, type Journal,
+  type Phase, type RecordClass, type Source, type StatusDocument, type Target, type ValueFormat,
 } from "./core/index.ts";
 import { startHttp } from "./http/index.ts";
-import { MirrorFigures, MirrorSession, SlotWatch, wholeClass, type MirrorEvents } from "./mirror/index.ts";
+import { JOURNAL_FORMAT, JournalFeed, JournalWatch, MirrorFigures, MirrorSession, SlotWatch, wholeClass, type MirrorEvents, type StreamOrigin } from "./mirror/index.ts";
 import { SchemaHaltSignal, type AppliedBatch, type SchemaHalt } from "./pipeline/index.ts";
 import { agree } from "./plan/index.ts";
 import { FinanceDesk } from "./report/index.ts";
@@ -79,6 +79,9 @@ class Daemon implements RunningDaemon, DaemonControl {
   private readonly figures = new MirrorFigures();
   private readonly meter = new SnapshotMeter();
   private readonly slotWatch: SlotWatch;
+  private readonly journalWatch = new JournalWatch();
+  private journal: Journal | null = null;
+  private feed: JournalFeed | null = null;
   private readonly startedAt = new Date();
   readonly proof: Verifier;
   readonly finance: FinanceDesk;
@@ -109,7 +112,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     this.config = config;
     this.truncateTarget = options.truncateTarget;
     this.logger = logger;
-    this.engines = { source: engineOf(config.source.engine), target: engineOf(config.target.engine) };
+    this.engines = { source: engineOf(config.source.engine, "source"), target: engineOf(config.target.engine, "target") };
     this.finished = new Promise((resolve) => (this.settle = resolve));
     this.slotWatch = new SlotWatch(config.safety);
     this.proof = new Verifier({
@@ -145,6 +148,7 @@ class Daemon implements RunningDaemon, DaemonControl {
         control: this, metrics: this.metrics, logger: this.logger, version: VERSION, ready: () => this.ready(), tokens: this.config.http.tokens,
       });
     } catch (error) {
+      await this.closeJournal();
       await this.disconnect();
       throw error;
     }
@@ -192,6 +196,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     await this.lookAtCertificates({ source, target });
     this.held = await target.takeOver(stream);
     if (begun === null) await agreements.save(this.agreement);
+    await this.openJournal({ source, target });
     this.phaseNow = await settings.phase();
     this.paused = await settings.paused();
     this.metrics.leader.set(1);
@@ -199,6 +204,39 @@ class Daemon implements RunningDaemon, DaemonControl {
     await this.proof.recall();
     await this.finance.tell();
     await this.audit_(target).append("daemon", `started, epoch ${this.held.epoch}`, null);
+  }
+
+  private async openJournal({ source, target }: Pick<Connected, "source" | "target">): Promise<void> {
+    if (this.config.journal.kind === "none") return;
+    const owner = `${this.config.migration} ${await this.memory(target).settings.makeJournalToken()}`;
+    this.journal = await openJournal(this.config.journal, owner, source.positions);
+    if (this.journal === null) return;
+    this.feed = new JournalFeed({
+      journal: this.journal,
+      connect: () => this.engines.source.connectSource(this.config.source, this.config.migration, null),
+      isTransient: (error) => this.isTransient(error),
+      warn: (message, facts) => this.logger.warn(facts, message),
+    });
+  }
+
+  private async closeJournal(): Promise<void> {
+    await this.feed?.stop();
+    await this.journal?.[Symbol.asyncDispose]();
+    this.feed = null;
+    this.journal = null;
+  }
+
+  private streamFormat(): ValueFormat {
+    return this.config.journal.kind === "none" ? streamFormat(this.agreement!) : JOURNAL_FORMAT;
+  }
+
+  /** The stream comes from the source itself, or by way of the journal. */
+  private origin(source: Source): StreamOrigin {
+    const { feed } = this;
+    const agreement = this.agreement!;
+    const format = this.streamFormat();
+    if (feed === null) return { format, begun: () => Promise.resolve(), open: (after, signal) => source.openStream(after, format, agreement.layouts, signal) };
+    return { format, begun: async (held) => void (await feed.resume(source, held, agreement)), open: (after, signal) => Promise.resolve(feed.open(after, signal)) };
   }
 
   private memory(target: Target): { settings: Settings; agreements: Agreements; conflicts: Conflicts } {
@@ -250,7 +288,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     const held = await this.currentCheckpoint(target);
     if (held.position !== null) await this.checkSource(source, target, held);
     this.session = new MirrorSession({
-      source, target, agreement: this.agreement!, held: this.held!,
+      source, target, origin: this.origin(source), agreement: this.agreement!, held: this.held!,
       settings: { snapshot: this.config.snapshot, apply: this.config.apply, truncateTarget: this.truncateTarget },
       events: this.events(target), meter: this.meter, figures: this.figures, ledger: await this.newLedger(target), haltBefore: this.haltBefore, signal: this.hardStop.signal,
     });
@@ -273,11 +311,24 @@ class Daemon implements RunningDaemon, DaemonControl {
   }
 
   private async checkSource(source: Source, target: Target, held: Checkpoint): Promise<void> {
-    const identity = await source.resumeCheck(held);
+    const identity = this.feed === null ? await this.checkWithoutJournal(source, target, held) : await this.feed.resume(source, held, this.agreement!);
     if (identity === held.sourceIdentity) return;
     this.held = await target.rebindSource(held, identity);
     await this.audit_(target).append("daemon", `the source is now ${identity}, before ${held.sourceIdentity}`, null);
     this.logger.warn({ before: held.sourceIdentity, now: identity }, "the source has been promoted; its slot was synchronised and the checkpoint lies before the switch");
+  }
+
+  /** A journal that was configured before may hold what the source was told to forget. */
+  private async checkWithoutJournal(source: Source, target: Target, held: Checkpoint): Promise<string> {
+    try {
+      return await source.resumeCheck(held);
+    } catch (error) {
+      if (!isDualrunError(error) || error.code !== "DR4002" || (await this.memory(target).settings.journalToken()) === null) throw error;
+      throw new DualrunError("DR5102", "the source has forgotten what was kept in a journal, and the configuration has none", {
+        where: "journal.kind", details: [error.message], cause: error,
+        next: "Configure the journal again; it can be left out when `dualrun status` shows no lag and the mirror was stopped then.",
+      });
+    }
   }
 
   /** Decides between once more, a halt and the end; returns the error to end with. */
@@ -339,6 +390,7 @@ class Daemon implements RunningDaemon, DaemonControl {
     this.proof.stop();
     if (this.ticker !== null) clearInterval(this.ticker);
     if (this.state !== "fenced") this.state = "stopped";
+    await this.closeJournal();
     await this.disconnect();
     await this.http?.close();
     this.settle(end);
@@ -387,9 +439,8 @@ class Daemon implements RunningDaemon, DaemonControl {
   // ------------------------------------------------------------ the proof
 
   private async newLedger(target: Target): Promise<TouchLedger> {
-    const { classes } = this.agreement!;
     const kinds = new Map((await this.comparedClasses(this.connected!)).map((compared) => [compared.cls.name, target.sliceKind(compared)]));
-    return new TouchLedger(kinds, streamFormat({ ...this.agreement!, classes }), await new TouchMarks(target.sql, this.config.migration).nextGeneration());
+    return new TouchLedger(kinds, this.streamFormat(), await new TouchMarks(target.sql, this.config.migration).nextGeneration());
   }
 
   private async comparable(): ReturnType<VerifierOptions["connect"]> {
@@ -451,6 +502,7 @@ class Daemon implements RunningDaemon, DaemonControl {
   private tick(): void {
     this.figures.tick();
     this.watchSlot();
+    this.watchJournal();
     this.metrics.observe(this.status());
   }
 
@@ -465,6 +517,22 @@ class Daemon implements RunningDaemon, DaemonControl {
     else this.logger.info(facts, "the source keeps little log again");
   }
 
+  private watchJournal(): void {
+    if (this.journal === null) return;
+    const { bytes, maxBytes, ...facts } = this.journal.facts();
+    const level = this.journalWatch.observe(facts);
+    if (level === null) return;
+    if (level === "waiting") this.logger.error({ bytes, maxBytes }, "the journal has no room: what comes from the source waits there, and the source's log grows. Mend the target, raise journal.maxBytes, or give its disk room");
+    else if (level === "near-limit") this.logger.warn({ bytes, maxBytes }, "the journal has used more than 80 % of journal.maxBytes: applying does not keep up, see `dualrun status`");
+    else this.logger.info({ bytes, maxBytes }, "the journal has room again");
+  }
+
+  private journalStatus(): StatusDocument["journal"] {
+    if (this.journal === null) return null;
+    const { level, oldestCommitAt, ...facts } = this.journal.facts();
+    return { ...facts, state: level, oldestCommitAt: isoOrNull(oldestCommitAt) };
+  }
+
   // ------------------------------------------------------------ DaemonControl
 
   status(): StatusDocument {
@@ -477,7 +545,7 @@ class Daemon implements RunningDaemon, DaemonControl {
       state: this.state,
       startedAt: this.startedAt.toISOString(),
       halt: this.haltNow,
-      format: this.agreement === null ? null : streamFormat(this.agreement),
+      format: this.agreement === null ? null : this.streamFormat(),
       epoch: this.held?.epoch.toString() ?? null,
       position: figures.position,
       head: health?.head ?? null,
@@ -486,6 +554,7 @@ class Daemon implements RunningDaemon, DaemonControl {
       lastEventAt: isoOrNull(figures.lastEventAt),
       lastCommitAt: isoOrNull(figures.lastCommitAt),
       slot: this.slotWatch.judge(health),
+      journal: this.journalStatus(),
       changesPerSecond: figures.rate("changes"),
       transactionsPerSecond: figures.rate("transactions"),
       changesApplied: figures.changes,

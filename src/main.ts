@@ -93,6 +93,9 @@ const audit = configured("audit", "who did what")
   .action(async (options) => (await import("./commands/audit.ts")).audit(options));
 audit.command("verify").description("follow the chain of hashes from the first entry").exitOverride().addHelpText("after", "\nExample:\n  dualrun audit verify -c dualrun.yaml")
   .action(async (_options, command: Command) => (await import("./commands/audit.ts")).verifyAudit(command.optsWithGlobals()));
+program.command("journal").description("what stands between source and target").exitOverride().command("inspect").description("size, positions, transactions and integrity of the journal's file; also beside a running daemon").exitOverride()
+  .option("-c, --config <file>", "the configuration", "dualrun.yaml").option("--json", "print facts as JSON").addHelpText("after", "\nExample:\n  dualrun journal inspect -c dualrun.yaml")
+  .action(async (options) => (await import("./commands/journal.ts")).inspect(options));
 program.command("token").description("tokens for the API").exitOverride().command("create").description("make a token and the entry for the token file").exitOverride()
   .requiredOption("--role <role>", "viewer, operator, finance-preparer, finance-approver or admin").requiredOption("--name <name>", "whose it is")
   .option("--days <days>", "how long it is valid", "90").option("--json", "print facts as JSON")

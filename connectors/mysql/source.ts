@@ -2,8 +2,8 @@
 import type { Pool } from "mariadb";
 import {
   DualrunError, NotComparable,
-  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type PassedTransactions, type Position, type Positions, type ReadLimits, type RecordClass,
-  type SchemaTrigger, type Scratch, type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
+  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type Freeze, type PassedTransactions, type Position, type Positions, type ReadLimits, type RecordClass,
+  type SchemaTrigger, type Scratch, type SequenceValue, type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
 } from "../../src/core/index.ts";
 import { certificateExpiry, connect, connectPool, flavourOf, query, type Flavour } from "./connection.ts";
 import { MysqlCut } from "./cut.ts";
@@ -119,7 +119,7 @@ export class MysqlSource implements Source {
   }
 
   scratch(_limits: ReadLimits): Promise<Scratch> {
-    return Promise.reject(new DualrunError("DR1005", "the self-test is not available on MySQL and MariaDB yet", { where: "source" }));
+    return Promise.reject(unavailable("the self-test"));
   }
 
   async streamHealth(): Promise<StreamHealth> {
@@ -140,6 +140,14 @@ export class MysqlSource implements Source {
     return { statements: [], isInstalled: () => Promise.resolve(true), install: nothing, remove: nothing };
   }
 
+  freezer(): Freeze {
+    throw unavailable("the freeze");
+  }
+
+  readSequences(): Promise<SequenceValue[]> {
+    return Promise.reject(unavailable("reading auto-increments"));
+  }
+
   async tearDown(): Promise<void> {
     await this.pool.query(`DELETE FROM ${quoteTable(MARKS)} WHERE migration = ?`, [this.migration]);
   }
@@ -155,6 +163,10 @@ export class MysqlSource implements Source {
     const [row] = await query(this.pool, "SELECT BINLOG_GTID_POS(?, 4) AS gtid", [String(oldest!["Log_name"])]);
     return canonicalPosition(String(row!["gtid"] ?? ""));
   }
+}
+
+function unavailable(what: string): DualrunError {
+  return new DualrunError("DR1005", `${what} is not available on MySQL and MariaDB yet`, { where: "source" });
 }
 
 function isWithin(inner: Position, outer: Position): boolean {

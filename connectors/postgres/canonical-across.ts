@@ -4,7 +4,7 @@
  */
 import { canonicalForm, sliceKindAcross, type CanonicalForm, type ColumnFacts, type ComparedClass, type MappedColumn, type Side } from "../../src/core/index.ts";
 import { quoteIdent, quoteLiteral, quoteTable } from "./identifiers.ts";
-import type { Projection } from "./canonical.ts";
+import type { Projection } from "./projection.ts";
 import { wherePredicate } from "./select.ts";
 
 export function projectAcross(side: Side, compared: ComparedClass): Projection {

@@ -127,11 +127,11 @@ export function sqlState(error: unknown): string | null {
   return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : null;
 }
 
-/** Errors after which the same work can succeed: connection lost, server restarting, deadlock, timeouts, disk full. */
+/** Errors after which the same work can succeed: connection lost, server restarting, deadlock, timeouts, disk full, a session older than the pass for a freeze. */
 export function isTransient(error: unknown): boolean {
   const state = sqlState(error);
   if (state === null) return !(error instanceof DualrunError) && isNetworkError(error);
-  return /^(08|53|57P0|40|55P03|55006|57014|25006|58030)/.test(state);
+  return /^(08|53|57P0|40|55P03|55006|57014|25006|58030|DR001)/.test(state);
 }
 
 function isNetworkError(error: unknown): boolean {

@@ -4,6 +4,7 @@
  * Optional: without it a change is noticed at the next row of the table or within seconds by the catalogue, and a rewrite
  * (`ALTER … TYPE … USING v * 10`) is not in the log at all.
  */
+import { OWN_DDL } from "./freeze-sql.ts";
 import { quoteIdent, quoteLiteral } from "./identifiers.ts";
 import { DDL_PREFIX } from "./pgoutput.ts";
 
@@ -19,6 +20,7 @@ DECLARE
   changed oid[] := CASE TG_EVENT WHEN 'table_rewrite' THEN ARRAY[pg_event_trigger_table_rewrite_oid()]
     ELSE ARRAY(SELECT c.objid FROM pg_event_trigger_ddl_commands() AS c WHERE c.classid = 'pg_class'::regclass AND c.object_type IN ('table', 'table column')) END;
 BEGIN
+  IF current_setting('${OWN_DDL}', true) = 'on' THEN RETURN; END IF;
   PERFORM pg_logical_emit_message(true, ${quoteLiteral(DDL_PREFIX)}, n.nspname || '.' || t.relname || E'\\n' || TG_TAG
     || CASE TG_EVENT WHEN 'table_rewrite' THEN ' rewrites the table: values may have changed without a trace in the log, copy the class again with dualrun resnapshot' ELSE '' END)
   FROM pg_publication AS p JOIN pg_publication_rel AS r ON r.prpubid = p.oid JOIN pg_class AS t ON t.oid = r.prrelid JOIN pg_namespace AS n ON n.oid = t.relnamespace

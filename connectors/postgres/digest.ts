@@ -7,8 +7,9 @@ import {
   type SliceKind, type Totals, type TotalsRequest,
 } from "../../src/core/index.ts";
 import { sqlState } from "./connection.ts";
-import { project, sliceKindOf, type Projection } from "./canonical.ts";
+import { project, sliceKindOf } from "./canonical.ts";
 import { quoteIdent, quoteLiteral } from "./identifiers.ts";
+import type { Projection } from "./projection.ts";
 
 const GROUP_MASK = 4095;
 /** Shares and groups are taken from different bits of the same number. */

@@ -1,7 +1,8 @@
 /** The least that the two roles need, as statements for a superuser. */
-import type { Catalogue, RecordClass } from "../../src/core/index.ts";
+import { findTable, tableKey, type Catalogue, type RecordClass, type Side } from "../../src/core/index.ts";
 import { ORIGIN_FUNCTIONS } from "./inspect-sql.ts";
 import { quoteIdent, quoteTable } from "./identifiers.ts";
+import { postgresFacts } from "./inspect.ts";
 
 export function sourceGrants(classes: readonly RecordClass[], { server }: Catalogue): string[] {
   const role = quoteIdent(server.role.name);
@@ -23,6 +24,22 @@ export function targetGrants(classes: readonly RecordClass[], { server }: Catalo
     ...tables(classes.map((cls) => quoteTable(cls.target))).map((name) => `GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ${name} TO ${role};`),
     server.versionNumber >= 150_000 ? `GRANT SET ON PARAMETER session_replication_role TO ${role};` : `ALTER ROLE ${role} WITH SUPERUSER; -- before PostgreSQL 15 session_replication_role cannot be granted`,
     ...originGrants(role),
+  ];
+}
+
+/** For the freeze of the tables on one side, and for what numbers them. */
+export function cutoverGrants(classes: readonly RecordClass[], catalogue: Catalogue, side: Side): string[] {
+  const { server } = catalogue;
+  const role = quoteIdent(server.role.name);
+  const names = classes.map((cls) => cls[side]);
+  const { leaves, memberOf } = postgresFacts(catalogue);
+  const owners = new Set(names.flatMap((name) => [name, ...(leaves[tableKey(name)] ?? [])]).map((name) => findTable(catalogue, name)?.owner));
+  return [
+    `GRANT CREATE ON DATABASE ${quoteIdent(server.database)} TO ${role};`,
+    ...[...owners].filter((owner) => owner !== undefined && !memberOf.includes(owner)).map((owner) => `GRANT ${quoteIdent(owner!)} TO ${role}; -- guards belong to a table's owner`),
+    `GRANT pg_read_all_stats, pg_signal_backend TO ${role}; -- to name sessions and end them; those of superusers only a superuser ends`,
+    ...(server.versionNumber >= 150_000 ? [`GRANT SET ON PARAMETER deadlock_timeout TO ${role}; -- so that vacuums which the server runs by itself give way at once`] : []),
+    ...schemas(names.map(({ schema }) => schema)).map((schema) => `GRANT ${side === "source" ? "SELECT" : "SELECT, UPDATE"} ON ALL SEQUENCES IN SCHEMA ${schema} TO ${role};`),
   ];
 }
 

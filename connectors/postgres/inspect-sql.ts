@@ -130,10 +130,12 @@ export const CONSTRAINTS = `
   WHERE k.contype <> 'f' OR k.conparentid = 0
   ORDER BY k.conrelid, k.conname`;
 
+/** Without dualrun's own guards, which let the mirror through. */
 export const TRIGGERS = `
   WITH rel AS (${RELATIONS})
   SELECT t.tgrelid::int8::float8 AS relation, t.tgname AS name, t.tgenabled::text AS mode
   FROM rel JOIN pg_trigger t ON t.tgrelid = rel.oid AND NOT t.tgisinternal
+    AND NOT EXISTS (SELECT 1 FROM pg_proc f WHERE f.oid = t.tgfoid AND f.pronamespace = to_regnamespace('dualrun'))
   ORDER BY t.tgrelid, t.tgname`;
 
 export const ROLES = `

@@ -3,12 +3,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import {
   DualrunError,
-  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type PassedTransactions, type Position, type ReadLimits, type RecordClass, type SchemaTrigger, type Scratch,
-  type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
+  type Catalogue, type ChangeStream, type Checkpoint, type CutMaker, type Endpoint, type Finding, type Freeze, type FreezeHolder, type PassedTransactions, type Position, type ReadLimits, type RecordClass, type SchemaTrigger, type Scratch,
+  type SequenceValue, type Snapshot, type Source, type StreamHealth, type TableLayout, type TableName, type ValueFormat,
 } from "../../src/core/index.ts";
 import { certificateExpiry, connect, connectPool, sqlState, withClient } from "./connection.ts";
 import { SlotCut, SlotFreeCut, StandbyCut, hiddenBy, runningSnapshot, type RunningSnapshot } from "./cut.ts";
 import { installDdlTrigger, removeDdlTrigger } from "./ddl-trigger.ts";
+import { PostgresFreeze } from "./freeze.ts";
 import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
 import { inspectEndpoint } from "./inspect.ts";
@@ -16,6 +17,7 @@ import { lsnPositions, lsnToBigInt } from "./lsn.ts";
 import { IDENTITY_FACT, KEY_FACT, MARK_PREFIX, RELATION_FACT, columnLine, layoutDifferences } from "./pgoutput.ts";
 import { preflightSource } from "./preflight.ts";
 import { openScratch } from "./scratch.ts";
+import { readSequences } from "./sequences.ts";
 import { openPostgresSnapshot } from "./snapshot.ts";
 import { openPostgresStream } from "./stream.ts";
 
@@ -32,6 +34,7 @@ export async function connectPostgresSource(endpoint: Endpoint, migration: strin
 export class PostgresSource implements Source {
   readonly positions = lsnPositions;
   private readonly endpoint: Endpoint;
+  private readonly migration: string;
   private readonly name: string;
   private readonly replica: Endpoint | null;
   private readonly client: pg.Pool;
@@ -41,6 +44,7 @@ export class PostgresSource implements Source {
   constructor(endpoint: Endpoint, migration: string, replica: Endpoint | null, client: pg.Pool) {
     this.endpoint = endpoint;
     this.replica = replica;
+    this.migration = migration;
     this.name = `dualrun_${migration.replaceAll("-", "_")}`;
     this.client = client;
   }
@@ -100,13 +104,19 @@ export class PostgresSource implements Source {
     const now = await this.identify();
     await this.checkIdentity(checkpoint, now);
     await this.checkSlot(checkpoint);
+    await this.noteStreamBegins();
     return `${now.systemid}/${now.timeline}`;
   }
 
   async openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream> {
+    await this.noteStreamBegins();
+    return openPostgresStream(this.endpoint, { slot: this.name, publication: this.name, after, format, layouts, signal });
+  }
+
+  /** Where a journal brings the stream, it is opened elsewhere: the check before it is then the latest moment that is known here. */
+  private async noteStreamBegins(): Promise<void> {
     const { rows } = await this.client.query<{ number: string }>("SELECT pg_current_xact_id()::text AS number");
     this.streamSince = BigInt(rows[0]!.number);
-    return openPostgresStream(this.endpoint, { slot: this.name, publication: this.name, after, format, layouts, signal });
   }
 
   async prepareCut(limits: ReadLimits, passed: PassedTransactions): Promise<CutMaker> {
@@ -133,6 +143,14 @@ export class PostgresSource implements Source {
 
   private async snapshot(): Promise<RunningSnapshot> {
     return runningSnapshot((await this.client.query<{ s: string }>("SELECT pg_current_snapshot()::text AS s")).rows[0]!.s);
+  }
+
+  freezer(holder: FreezeHolder): Freeze {
+    return new PostgresFreeze(this.endpoint, this.migration, "source", holder, this.client);
+  }
+
+  readSequences(classes: readonly RecordClass[]): Promise<SequenceValue[]> {
+    return readSequences(this.client, classes);
   }
 
   scratch(limits: ReadLimits): Promise<Scratch> {

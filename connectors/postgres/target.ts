@@ -2,14 +2,16 @@
 import type pg from "pg";
 import {
   DualrunError, findTable,
-  type Catalogue, type Checkpoint, type Chunk, type ChunkMark, type ClassBatch, type ComparedClass, type Conversion, type CutReader, type Endpoint, type Finding, type LoadOptions, type LoadResult, type Migration,
-  type Position, type ReadLimits, type RecordClass, type RowBatch, type RowRepair, type Scratch, type SliceKind, type SqlExecutor, type Target, type TargetTransaction, type TouchRecord, type ValueFormat, type WriteOptions, type WriteResult,
+  type Catalogue, type Checkpoint, type Chunk, type ChunkMark, type ClassBatch, type ComparedClass, type Conversion, type CutReader, type Endpoint, type Finding, type Freeze, type FreezeHolder, type LoadOptions, type LoadResult, type Migration,
+  type Position, type ReadLimits, type RecordClass, type RowBatch, type RowRepair, type Scratch, type SequenceAdvance, type SequenceValue, type SliceKind, type SqlExecutor, type Target, type TargetTransaction, type TouchRecord, type ValueFormat, type WriteOptions, type WriteResult,
 } from "../../src/core/index.ts";
 import { certificateExpiry, connect, connectPool, describe, sqlState, withClient } from "./connection.ts";
 import { conversionInto } from "./common-types.ts";
 import { sliceKindOf } from "./canonical.ts";
 import { prepareTargetReader } from "./cut.ts";
 import { formatFor } from "./formats.ts";
+import { carryPass } from "./freeze-sql.ts";
+import { PostgresFreeze } from "./freeze.ts";
 import { targetGrants } from "./grants.ts";
 import { quoteLiteral, quoteTable } from "./identifiers.ts";
 import { inspectEndpoint } from "./inspect.ts";
@@ -17,6 +19,7 @@ import { loadChunk } from "./load.ts";
 import { preflightTarget } from "./preflight.ts";
 import { executeRepairs, repairStatements } from "./repair.ts";
 import { openScratch } from "./scratch.ts";
+import { advanceSequences } from "./sequences.ts";
 import { advance, holdFence, insertChunks, migrateState, recordTouched, readCheckpoint, readChunks, takeOver } from "./state.ts";
 import { WriterSession, refusal, writeBatch } from "./writer.ts";
 
@@ -143,6 +146,14 @@ export class PostgresTarget implements Target {
     });
   }
 
+  freezer(holder: FreezeHolder): Freeze {
+    return new PostgresFreeze(this.endpoint, this.migration, "target", holder, this.control);
+  }
+
+  advanceSequences(classes: readonly RecordClass[], values: readonly SequenceValue[], margin: number, held: Checkpoint): Promise<SequenceAdvance> {
+    return this.fenced(held, (client) => advanceSequences(client, classes, values, margin));
+  }
+
   async isEmpty(classes: readonly RecordClass[]): Promise<string[]> {
     const filled: string[] = [];
     for (const cls of classes) {
@@ -216,6 +227,7 @@ export class PostgresTarget implements Target {
     const client = await connect(this.endpoint, { application: `dualrun ${this.migration} ${purpose}`, settings: APPLY_SETTINGS });
     try {
       await ifPermitted(client, "SET session_replication_role = replica");
+      await carryPass(client, this.migration);
       await this.useOrigin(client, `dualrun_${this.migration.replaceAll("-", "_")}_${purpose.replaceAll(" ", "_")}`);
       return client;
     } catch (error) {

@@ -13,9 +13,8 @@ export interface BothSides extends AsyncDisposable {
 
 /** Connects to both sides; when neither can be reached, one error says so of both. */
 export async function connectBoth(source: Side, target: Side, migration: string): Promise<BothSides> {
-  const [from, to] = await Promise.allSettled([
-    engineOf(source.engine).connectSource(source, migration, null), engineOf(target.engine).connectTarget(target, migration),
-  ]);
+  const engines = { source: engineOf(source.engine, "source"), target: engineOf(target.engine, "target") };
+  const [from, to] = await Promise.allSettled([engines.source.connectSource(source, migration, null), engines.target.connectTarget(target, migration)]);
   const opened = [from, to].flatMap((side): AsyncDisposable[] => (side.status === "fulfilled" ? [side.value] : []));
   const close = async (): Promise<void> => void (await Promise.allSettled(opened.map((side) => side[Symbol.asyncDispose]())));
   if (from.status === "fulfilled" && to.status === "fulfilled") return { source: from.value, target: to.value, [Symbol.asyncDispose]: close };

@@ -10,8 +10,7 @@ export const LATER: Readonly<Record<string, { readonly about: string; readonly m
   runbook: { about: "the steps of this migration", meanwhile: "see README.md" },
   "close-out": { about: "the final document", meanwhile: "keep `dualrun status --json`" },
   abort: { about: "gives the migration up", meanwhile: "stop the daemon, drop slot and publication dualrun_MIGRATION on the source and schema dualrun on the target" },
-  journal: { about: "looks into the journal", meanwhile: "the source's log is the journal" },
-  replay: { about: "applies a stretch of the journal", meanwhile: "there is no journal yet" },
+  replay: { about: "applies a stretch of the journal", meanwhile: "a target that was restored goes on by itself while journal or source still have what it lacks" },
 };
 
 export function notYet(name: string): never {

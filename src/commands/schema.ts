@@ -19,7 +19,7 @@ export interface TriggerOptions extends CommonOptions {
 export async function schemaTrigger(options: TriggerOptions): Promise<void> {
   const config = await configOf(options);
   if (options.install === true && options.remove === true) throw new DualrunError("DR1004", "--install and --remove exclude each other");
-  await using source = await engineOf(config.source.engine).connectSource(config.source, config.migration, null);
+  await using source = await engineOf(config.source.engine, "source").connectSource(config.source, config.migration, null);
   const trigger = source.schemaTrigger();
   if (options.install === true) await trigger.install();
   if (options.remove === true) await trigger.remove();

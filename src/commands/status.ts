@@ -31,7 +31,8 @@ export function statusText(document: StatusDocument): string {
     `rate        ${count(document.changesPerSecond)} rows/s, ${count(document.transactionsPerSecond)} transactions/s`,
     `slot        ${document.slot.state}, ${bytes(document.slot.retainedBytes)} retained${document.slot.detail === "" ? "" : `: ${document.slot.detail}`}`,
   ];
-  const { snapshot } = document;
+  const { snapshot, journal } = document;
+  if (journal !== null) lines.push(`journal     ${journal.state}, ${bytes(journal.bytes)} of ${bytes(journal.maxBytes)}, ${journal.first ?? "none"} … ${journal.last ?? "none"}${journal.oldestCommitAt === null ? "" : `, oldest commit ${journal.oldestCommitAt}`}`);
   if (snapshot !== null) {
     lines.push(`snapshot    ${count(snapshot.rows)} of ${count(snapshot.expectedRows)} rows, ${bytes(snapshot.bytes)}${snapshot.done ? ", done" : `, ETA ${seconds(snapshot.etaSeconds)}, open for ${seconds(snapshot.ageSeconds)}, holds ${snapshot.holds}`}`);
     if (snapshot.refused > 0) lines.push(`            ${count(snapshot.refused)} rows were refused by the target`);

@@ -1,6 +1,6 @@
 /** The written table of types: what check and mapper decide by, for a column of each type. */
-import { ENGINE_NAMES, engineOf } from "../../connectors/registry.ts";
-import { commonFit, equated, isKnownPair, type ColumnFacts, type CommonFit, type Engine } from "../core/index.ts";
+import { KNOWN_ENGINES } from "../../connectors/registry.ts";
+import { commonFit, DualrunError, equated, isKnownPair, type ColumnFacts, type CommonFit, type Engine } from "../core/index.ts";
 import { print, printJson } from "./shared.ts";
 
 export interface TypesOptions {
@@ -36,9 +36,15 @@ export async function types(options: TypesOptions): Promise<void> {
 
 /** @throws DualrunError DR1005 for an engine that there is not. */
 export function typeTables({ from, to }: Pick<TypesOptions, "from" | "to">): TypeTable[] {
-  const [sources, targets] = [from, to].map((name) => (name === undefined ? ENGINE_NAMES : [name]).map(engineOf));
+  const [sources, targets] = [known(from, "--from"), known(to, "--to")];
   const exactlyOne = from !== undefined && to !== undefined;
-  return sources!.flatMap((source) => targets!.filter((target) => exactlyOne || target !== source).map((target) => tableOf(source, target)));
+  return sources.flatMap((source) => targets.filter((target) => exactlyOne || target !== source).map((target) => tableOf(source, target)));
+}
+
+function known(name: string | undefined, where: string): readonly Engine[] {
+  const engines = KNOWN_ENGINES.filter((engine) => name === undefined || engine.name === name);
+  if (engines.length === 0) throw new DualrunError("DR1005", `engine "${name}" is not available yet`, { where });
+  return engines;
 }
 
 function tableOf(source: Engine, target: Engine): TypeTable {

@@ -4,6 +4,7 @@ import { parseWhere, type ClassKind, type Endpoint, type Engine, type Predicate,
 import { isLoopback, parseTable, parseTablePattern, type ListenAddress, type TablePattern } from "./values.ts";
 import type { Path } from "./faults.ts";
 import type { ParsedConfig } from "./schema.ts";
+import { journalKey } from "./secrets.ts";
 
 export type EngineName = Engine["name"];
 
@@ -40,6 +41,11 @@ export interface ClassConfig {
 
 type Section<Name extends keyof ParsedConfig> = Readonly<NonNullable<ParsedConfig[Name]>>;
 
+export type JournalConfig =
+  | { readonly kind: "none" }
+  /** `path` is absolute; `key` are 32 bytes, or null: not encrypted. */
+  | { readonly kind: "sqlite"; readonly path: string; readonly maxBytes: number; readonly key: Uint8Array | null };
+
 export interface Config {
   readonly migration: string;
   readonly timeZone: string;
@@ -51,7 +57,7 @@ export interface Config {
   readonly exclude: readonly TablePattern[];
   readonly snapshot: Section<"snapshot">;
   readonly apply: Section<"apply">;
-  readonly journal: Section<"journal">;
+  readonly journal: JournalConfig;
   readonly comparison: Section<"comparison">;
   readonly gates: Section<"gates">;
   readonly cutover: Section<"cutover">;
@@ -72,7 +78,7 @@ export function buildConfig(parsed: ParsedConfig, secret: (...path: Path) => str
     const ca = parsed[side].tls?.ca === undefined ? undefined : secret(side, "tls", "ca");
     return { url: address, tls: tlsOf(parsed[side].tls?.mode, ca, address) };
   };
-  const { classes, include, exclude, http, ...rest } = parsed;
+  const { classes, include, exclude, journal, http, ...rest } = parsed;
   return {
     ...rest,
     source: {
@@ -84,10 +90,18 @@ export function buildConfig(parsed: ParsedConfig, secret: (...path: Path) => str
     classes: classes?.map(buildClass) ?? null,
     include: (include ?? []).map((text) => parseTablePattern(text)!),
     exclude: (exclude ?? []).map((text) => parseTablePattern(text)!),
+    journal: buildJournal(journal, secret, directory),
     http: { listen: http.listen, tokens: http.tokens === undefined ? null : resolve(directory, http.tokens.slice("file:".length)) },
     notify: parsed.notify.map((entry, i) => ({ ...entry, url: secret("notify", i, "url") })),
     given,
   };
+}
+
+/** Other kinds were refused by rules.ts. */
+function buildJournal(parsed: ParsedConfig["journal"], secret: (...path: Path) => string, directory: string): JournalConfig {
+  if (parsed.kind !== "sqlite") return { kind: "none" };
+  const key = parsed.key === undefined ? null : journalKey(secret("journal", "key"));
+  return { kind: "sqlite", path: resolve(directory, parsed.path), maxBytes: parsed.maxBytes, key };
 }
 
 function tlsOf(mode: TlsOptions["mode"] | undefined, ca: string | undefined, address: string): TlsOptions {

@@ -63,11 +63,14 @@ function unitOf(origin: string): string {
   return origin === "array" ? " entries" : origin === "string" ? " characters" : "";
 }
 
+/** What stands here may be the secret itself, in whatever form. */
+const SECRET: ReadonlySet<string> = new Set(["journal.key"]);
+
 /** One fault per issue, and one per unknown key. */
 export function faultsOfIssue(document: unknown, issue: z.core.$ZodIssue): Fault[] {
   const path = issue.path.map((key) => (typeof key === "number" ? key : String(key)));
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => ({ code: "DR1001", path: [...path, key], found: "an unknown key", allowed: issue.message }));
   }
-  return [{ code: "DR1001", path, found: foundText(valueAt(document, path)), allowed: issue.message }];
+  return [{ code: "DR1001", path, found: SECRET.has(pathText(path)) ? "something that is no text" : foundText(valueAt(document, path)), allowed: issue.message }];
 }

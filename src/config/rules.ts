@@ -86,7 +86,7 @@ function unavailable(document: unknown): Fault[] {
   };
   return [
     ...refused(["target", "engine"], ["mysql", "mariadb"], "postgres"),
-    ...refused(["journal", "kind"], ["sqlite", "kafka"], "none"),
+    ...refused(["journal", "kind"], ["kafka"], "none, sqlite"),
     ...refused(["apply", "mode"], ["manual"], "mirror"),
   ];
 }

@@ -100,7 +100,12 @@ const apply = section({
 
 const journal = z.discriminatedUnion("kind", [
   section({ kind: z.literal("none") }, "The source's own log is the journal."),
-  section({ kind: z.literal("sqlite"), path: z.string().min(1) }, "An embedded journal."),
+  section({
+    kind: z.literal("sqlite"),
+    path: z.string("a file's path").min(1, "a file's path").describe("The journal's file, relative to the configuration, on a disk that survives a restart."),
+    maxBytes: size("10GiB", "Bytes that it may take; beyond them the source waits.", "64MiB"),
+    key: z.string(REFERENCE_FORM).min(1, REFERENCE_FORM).describe("env:NAME or file:PATH of 32 bytes in hex or base64: rows are encrypted with AES-256-GCM.").optional(),
+  }, "A journal in one file beside the daemon."),
   section({ kind: z.literal("kafka"), brokers: z.array(z.string().min(1)).min(1), topic: z.string().min(1) }, "A journal in Kafka."),
 ]).prefault({ kind: "none" }).describe("Where changes are kept between source and target.");
 

@@ -104,9 +104,22 @@ function secretPlaces(document: unknown): { path: Path; check: Check }[] {
     { path: ["target", "url"], check: address("target") },
     { path: ["source", "tls", "ca"], check: authorityFaults },
     { path: ["target", "tls", "ca"], check: authorityFaults },
+    { path: ["journal", "key"], check: journalKeyFaults },
     { path: ["http", "tokens"], check: () => [] },
     ...(Array.isArray(notify) ? notify.map((_, i) => ({ path: ["notify", i, "url"], check: webhookFaults })) : []),
   ].filter(({ path }) => path[0] !== "http" || FILE_REFERENCE.test(String(valueAt(document, path))));
+}
+
+/** 32 bytes in hex or base64; null for anything else. */
+export function journalKey(text: string): Buffer | null {
+  const bytes = /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, "hex") : /^[A-Za-z0-9+/]{43}=?$/.test(text) ? Buffer.from(text, "base64") : null;
+  return bytes?.length === 32 ? bytes : null;
+}
+
+function journalKeyFaults(path: Path, given: string, value: string): Fault[] {
+  if (!REFERENCE.test(given)) return [{ code: "DR1001", path, found: "a key that is written here", allowed: "env:NAME or file:PATH" }];
+  if (journalKey(value) !== null) return [];
+  return [{ code: "DR1001", path, found: `${given}, whose value is no key of 32 bytes`, allowed: "64 hex digits or base64, as `openssl rand -hex 32` prints" }];
 }
 
 function authorityFaults(path: Path, given: string, value: string): Fault[] {

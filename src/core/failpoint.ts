@@ -9,7 +9,9 @@ export type Failpoint =
   | "copy.before-chunk" | "copy.after-chunk"
   | "apply.before-write" | "apply.after-write"
   | "commit.before" | "commit.after"
-  | "acknowledge.before" | "acknowledge.after";
+  | "acknowledge.before" | "acknowledge.after"
+  | "freeze.before-commit" | "freeze.after-commit"
+  | "journal.before-commit" | "journal.after-commit" | "journal.before-trim" | "journal.after-trim" | "journal.before-acknowledge" | "journal.after-acknowledge";
 
 const [armed, passes] = (process.env["DUALRUN_FAILPOINT"] ?? "").split(":");
 let left = Number(passes ?? 1);

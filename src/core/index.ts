@@ -9,6 +9,7 @@ export * from "./where.ts";
 export * from "./status.ts";
 export * from "./changes.ts";
 export * from "./failpoint.ts";
+export * from "./journal-record.ts";
 export * from "./agreement.ts";
 export * from "./comparison.ts";
 export * from "./decimal.ts";

@@ -2,7 +2,7 @@
 import type { ClassChanges } from "./changes.ts";
 import type { CommonFit, Conversion } from "./common-types.ts";
 import type { Catalogue, ColumnFacts, Finding } from "./catalogue.ts";
-import type { Checkpoint, Position, Positions, RecordClass } from "./words.ts";
+import type { Checkpoint, Position, Positions, RecordClass, Side } from "./words.ts";
 import type { TableName } from "./names.ts";
 import type { ComparedClass, CutReader, ReadLimits, RowRepair, Scratch, SliceKind, SourceCut } from "./comparison.ts";
 
@@ -75,7 +75,7 @@ export interface SchemaChange {
   readonly table: TableName;
   /** One line per difference: `column "note" was added`. */
   readonly differences: readonly string[];
-  /** Written into the log by a trigger where it happened; it comes again whenever that place is read again. */
+  /** It stands in the log (a trigger wrote it) or in a journal where it happened, and comes again whenever that place is read again. */
   readonly announced?: true;
 }
 
@@ -99,6 +99,76 @@ export interface ChangeStream extends AsyncDisposable {
   bytesRead(): number;
 }
 
+// ---------------------------------------------------------------- journal
+
+/** How full a journal is; `waiting`: what arrives waits for room, in the journal's own bound or on its disk. */
+export type JournalLevel = "ok" | "near-limit" | "waiting";
+
+export interface JournalFacts {
+  readonly kind: "sqlite" | "kafka";
+  /** What it takes on disk now, and may take at most. */
+  readonly bytes: number;
+  readonly maxBytes: number;
+  /** Everything at or before the first is gone; everything up to the last is durable. null: it has not begun. */
+  readonly first: Position | null;
+  readonly last: Position | null;
+  /** Commit time of the oldest transaction in it, milliseconds since 1970; null: it is empty. */
+  readonly oldestCommitAt: number | null;
+  readonly level: JournalLevel;
+  /** Seconds for which what arrived has waited for room. */
+  readonly waitedSeconds: number;
+}
+
+/** What `dualrun journal inspect` tells. */
+export interface JournalInspection {
+  readonly kind: JournalFacts["kind"];
+  readonly path: string;
+  /** Of the files, as they lie on the disk. */
+  readonly bytes: number;
+  readonly maxBytes: number;
+  readonly owner: string;
+  readonly encrypted: boolean;
+  /** Everything at or before the first is gone; everything up to the last can be read. */
+  readonly first: string | null;
+  readonly last: string | null;
+  readonly records: number;
+  /** Whole ones. */
+  readonly transactions: number;
+  /** Records of a transaction that is not received to its end. */
+  readonly uncommittedRecords: number;
+  /** ISO time. */
+  readonly oldestCommitAt: string | null;
+  readonly intact: boolean;
+  readonly fault: string | null;
+}
+
+/**
+ * Keeps the change stream outside the source. It knows the source's positions and nothing else of it: the checkpoint in the target
+ * stays the truth, so that the kind of journal can be changed.
+ */
+export interface Journal extends AsyncDisposable {
+  /** What the table indexes of blocks that are read point into. Grows. */
+  readonly tables: readonly StreamTable[];
+  /** Empties it; the stream goes on behind `position`. */
+  begin(position: Position): Promise<void>;
+  /**
+   * Resolves when the block is durable. The block's bytes are taken before the first await. What the journal has already is left out.
+   * Rejects with DR5105 when one transaction is larger than the journal may be.
+   */
+  append(block: ChangeBlock, tables: readonly StreamTable[]): Promise<void>;
+  /** Whole transactions behind `after`, in order, without holes: first those that stand there, then what comes. Ends on abort; DR5101 when a record is damaged. */
+  read(after: Position, signal: AbortSignal): AsyncIterable<ChangeBlock>;
+  /** Everything at or before it may be gone; null: it has not begun. */
+  start(): Position | null;
+  /** End of the last whole transaction that is durable: what the source may forget. */
+  durable(): Position | null;
+  /** Transactions up to there are not needed any more; they go when it suits. */
+  trim(upTo: Position): Promise<void>;
+  /** Forgets the transaction that was not appended to its end: to be called before a stream is opened behind `durable()`. */
+  cutOff(): Promise<void>;
+  facts(): JournalFacts;
+}
+
 // ---------------------------------------------------------------- source
 
 /** What was agreed upon when a table was copied: the mirror halts when it changes. */
@@ -119,7 +189,7 @@ export interface StreamHealth {
   readonly detail: string;
 }
 
-export interface Source extends AsyncDisposable {
+export interface Source extends AsyncDisposable, Freezable {
   readonly positions: Positions;
   /** When the server's certificate expires; null without TLS. */
   certificateExpiry(): Promise<Date | null>;
@@ -139,7 +209,7 @@ export interface Source extends AsyncDisposable {
   publish(classes: readonly RecordClass[]): Promise<void>;
   /** `first` makes slot and publication; `more` is a later snapshot beside a running stream. `readers` connections share it. `signal` ends the waiting. */
   openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number, signal: AbortSignal): Promise<Snapshot>;
-  /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from. Returns the source's present identity. */
+  /** Refuses (DR4002…DR4005) a checkpoint that this source cannot continue from: DR4002 where it was told to forget more. Returns the source's present identity. */
   resumeCheck(checkpoint: Checkpoint): Promise<string>;
   openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream>;
   /** Connects what a cut needs, so that taking it is quick. `passed` are the transactions that the mirror has come past. */
@@ -148,6 +218,8 @@ export interface Source extends AsyncDisposable {
   forgetVisible(passed: PassedTransactions): Promise<void>;
   /** For the self-test. */
   scratch(limits: ReadLimits): Promise<Scratch>;
+  /** What the columns of the classes are numbered by, as it stands now: read it under a freeze. Throws DR6106 where a column's sequence cannot be told. */
+  readSequences(classes: readonly RecordClass[]): Promise<SequenceValue[]>;
   streamHealth(): Promise<StreamHealth>;
   /** The present layouts of tables, by `schema.table`; a table that is gone is absent. */
   layouts(tables: readonly TableName[]): Promise<Map<string, TableLayout>>;
@@ -299,7 +371,7 @@ export interface Migration {
 
 export type SqlExecutor = (text: string, values?: readonly unknown[]) => Promise<Record<string, unknown>[]>;
 
-export interface Target extends AsyncDisposable {
+export interface Target extends AsyncDisposable, Freezable {
   /** When the server's certificate expires; null without TLS. */
   certificateExpiry(): Promise<Date | null>;
   inspect(): Promise<Catalogue>;
@@ -335,6 +407,154 @@ export interface Target extends AsyncDisposable {
   chunks(stream: string): Promise<ChunkMark[]>;
   /** Empties a class's table and replaces its chunk marks by `chunks`, under the fence. */
   resetClass(cls: RecordClass, held: Checkpoint, chunks: readonly Chunk[]): Promise<void>;
+  /**
+   * Sets the sequences behind the target's columns to the source's value and `margin` increments more, under the fence, never backwards:
+   * doing it again changes nothing. Throws DR6106 with a line for each that does not fit, before any is set.
+   */
+  advanceSequences(classes: readonly RecordClass[], values: readonly SequenceValue[], margin: number, held: Checkpoint): Promise<SequenceAdvance>;
   /** Rows and "chunk done" in one transaction, under the fence. `loader` names one of the independent connections. */
   load(chunk: Chunk, cls: RecordClass, format: ValueFormat, rows: AsyncIterable<RowBatch>, held: Checkpoint, at: Position, options: LoadOptions, loader: number): Promise<LoadResult>;
+}
+
+// ---------------------------------------------------------------- freeze
+
+/** Who freezes. `epoch` is the fence of the mirror's target: whoever comes with a lower one than is on record is refused with DR4001. */
+export interface FreezeHolder {
+  /** For people: host and process. */
+  readonly name: string;
+  readonly epoch: bigint;
+}
+
+/** Sources and targets alike: a rollback freezes the target. */
+export interface Freezable {
+  freezer(holder: FreezeHolder): Freeze;
+}
+
+export interface FreezeOptions {
+  /** Milliseconds from the moment at which the tables are locked, by the database's clock, after which writes go through again by themselves. */
+  readonly lease: number;
+  /** Milliseconds for which the freeze, and every writer behind it, may wait for transactions that are writing. */
+  readonly lockTimeout: number;
+}
+
+export interface ProofOptions {
+  /** Milliseconds for which transactions that hold write locks may go on. */
+  readonly timeout: number;
+  /** End their sessions instead of only naming them. */
+  readonly terminate: boolean;
+}
+
+/** A transaction that holds locks on mapped tables. Never the text of a query. */
+export interface LockHolder {
+  readonly kind: "session" | "prepared" | "autovacuum" | "own";
+  /** Process on the server; null for prepared transactions. */
+  readonly pid: number | null;
+  /** Names this one transaction, as the engine does. */
+  readonly transaction: string;
+  readonly application: string;
+  readonly role: string;
+  /** `active`, `idle in transaction`; the identifier of a prepared transaction. */
+  readonly state: string;
+  readonly since: Date | null;
+  readonly tables: readonly string[];
+}
+
+/** What was looked at after a freeze, and found to be still. Times are the database's. */
+export interface QuietProof {
+  readonly lookedAt: Date;
+  readonly provenAt: Date;
+  /** Tables and partitions. */
+  readonly tables: number;
+  readonly guards: number;
+  /** Transactions that held write locks at the first look; all have ended. */
+  readonly writers: readonly LockHolder[];
+  /** How many of them were ended by ending their sessions. */
+  readonly terminated: number;
+  /** Passed over: the mirror's own sessions, and the engine's own upkeep. */
+  readonly passedOver: number;
+  readonly preparedTransactions: 0;
+  readonly until: Date | "permanent";
+}
+
+export interface FreezeState {
+  /** `lapsed`: the lease has run out, writes go through, and the guards are still there. */
+  readonly state: "absent" | "prepared" | "frozen" | "permanent" | "lapsed";
+  /** Frozen, and every guard is in place: no ordinary writer comes through. */
+  readonly holds: boolean;
+  readonly holder: FreezeHolder | null;
+  /** By the database's clock, like `now`; null when there is no lease. */
+  readonly until: Date | "permanent" | null;
+  readonly now: Date;
+  /** Tables and partitions under guard. */
+  readonly tables: number;
+  readonly guards: number;
+  /** One line per guard that is missing, switched off or altered, and per table that is gone. */
+  readonly faults: readonly string[];
+}
+
+/**
+ * A freeze of the mapped tables of one database: guards that refuse every write but the mirror's own, for as long as a lease lasts
+ * that its holder renews. Everything but `state` and `grants` throws DR4001 for a holder that is fenced out.
+ */
+export interface Freeze {
+  /** The least that freezing and `advanceSequences` need, as statements for an administrator. */
+  grants(classes: readonly RecordClass[], catalogue: Catalogue): string[];
+  /**
+   * Makes the guards, switched off, on every table and partition of the classes, and what is missing since the last time.
+   * `lockTimeout`, in milliseconds: how long writers of one table may have to wait. DR6101, DR6104.
+   */
+  prepare(classes: readonly RecordClass[], lockTimeout?: number): Promise<FreezeState>;
+  /** One short transaction. Returns when the lease ends. DR6101 when writers did not end in time, and then nothing has changed; DR6104 when there are no guards. */
+  freeze(options: FreezeOptions): Promise<Date>;
+  /** Gives the lease another so many milliseconds from now. DR6102 when it has run out before: then writes may have come through, and they go on doing so. */
+  renew(lease: number): Promise<Date | "permanent">;
+  /** No lease any more: only `thaw` ends it. DR6102 like `renew`. */
+  makePermanent(): Promise<void>;
+  /** Lets writes through at once, and then switches the guards off where that can be done without waiting long. Returns how many stay switched on, letting everything through. */
+  thaw(): Promise<number>;
+  /** DR6102 without a freeze in force, DR6103 when transactions that write have not ended or a guard is off, DR6105 for prepared ones. */
+  proveQuiet(options: ProofOptions): Promise<QuietProof>;
+  state(): Promise<FreezeState>;
+  /** Drops everything that was made here, and nothing else; DR6101 when a table is not to be had. */
+  tearDown(): Promise<void>;
+}
+
+// ---------------------------------------------------------------- sequences
+
+/** What numbers a column. */
+export interface SequenceFacts {
+  /** As SQL: `public.orders_id_seq`. */
+  readonly name: string;
+  readonly last: bigint;
+  /** False: `last` itself comes next. */
+  readonly called: boolean;
+  /** Negative for one that descends. */
+  readonly increment: bigint;
+  /** Numbers that a session takes at once. */
+  readonly cache: bigint;
+  readonly min: bigint;
+  readonly max: bigint;
+  readonly cycle: boolean;
+}
+
+/** A sequence of the source and the column of the target that it belongs to. */
+export interface SequenceValue extends SequenceFacts {
+  readonly className: string;
+  /** The target's. */
+  readonly column: string;
+}
+
+/** Next numbers before and after. */
+export interface AdvancedSequence {
+  readonly className: string;
+  readonly column: string;
+  readonly name: string;
+  readonly from: bigint;
+  readonly to: bigint;
+}
+
+export interface SequenceAdvance {
+  readonly advanced: readonly AdvancedSequence[];
+  /** `class.column`s that are numbered on one side only. */
+  readonly unmatched: readonly { readonly className: string; readonly column: string; readonly only: Side; readonly name: string }[];
 }

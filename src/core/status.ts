@@ -3,6 +3,7 @@ import type { BreakDocument, BreakResolution } from "./breaks.ts";
 import type { ClassComparison, ComparisonDocument, DiffDocument, RepairDocument, SelfTestDocument } from "./comparison.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { FinanceControl } from "./report.ts";
+import type { JournalFacts } from "./ports.ts";
 import type { Phase } from "./words.ts";
 
 export type DaemonState = "starting" | "snapshotting" | "streaming" | "paused" | "retrying" | "halted" | "fenced" | "stopped";
@@ -50,6 +51,19 @@ export interface ClassProgress {
   readonly conflicts: number;
 }
 
+export interface JournalStatus {
+  readonly kind: JournalFacts["kind"];
+  readonly state: JournalFacts["level"];
+  readonly bytes: number;
+  readonly maxBytes: number;
+  /** Everything at or before the first is gone; everything up to the last is durable. */
+  readonly first: string | null;
+  readonly last: string | null;
+  /** ISO time. */
+  readonly oldestCommitAt: string | null;
+  readonly waitedSeconds: number;
+}
+
 export interface StatusDocument {
   readonly version: string;
   readonly migration: string;
@@ -68,6 +82,8 @@ export interface StatusDocument {
   readonly lastEventAt: string | null;
   readonly lastCommitAt: string | null;
   readonly slot: { readonly state: "ok" | "near-limit" | "over-limit" | "lost" | "missing" | "unknown"; readonly retainedBytes: number | null; readonly detail: string };
+  /** null: there is none. */
+  readonly journal: JournalStatus | null;
   readonly changesPerSecond: number;
   readonly transactionsPerSecond: number;
   readonly changesApplied: number;

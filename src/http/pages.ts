@@ -240,6 +240,7 @@ ${fact("Source’s head", html`<code>${status.head ?? "–"}</code>`)}
 ${fact("Last commit", status.lastCommitAt === null ? "–" : html`<time datetime="${status.lastCommitAt}">${moment(status.lastCommitAt)}</time>`)}
 ${fact("Read", bytes(status.bytesRead))}
 ${fact("In memory", bytes(status.bufferBytes))}
+${status.journal !== null && fact("In the journal", html`${bytes(status.journal.bytes)} of ${bytes(status.journal.maxBytes)}${status.journal.state !== "ok" && html`, ${status.journal.state}`}`)}
 ${fact("Interruptions", count(status.restarts))}
 ${fact("Epoch", status.epoch ?? "–")}
 ${fact("Running since", html`<time datetime="${status.startedAt}">${moment(status.startedAt)}</time>`)}

@@ -5,9 +5,9 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
-  CopyAfresh, DualrunError, NotComparable, streamFormat, tableKey,
+  CopyAfresh, DualrunError, NotComparable, tableKey,
   type AgreedClass, type Agreement, type ChangeStream, type Checkpoint, type Chunk, type ChunkMark, type CutMaker, type CutReader, type CutWay, type LeftOut, type Position, type ReadLimits,
-  type RecordClass, type Snapshot, type Source, type SourceCut, type StreamTable, type TableName, type Target, type TouchLedger,
+  type RecordClass, type Snapshot, type Source, type SourceCut, type StreamTable, type TableName, type Target, type TouchLedger, type ValueFormat,
 } from "../core/index.ts";
 import { Pipeline, compileMapping, type AppliedBatch, type Hold, type Mapping, type SchemaHalt } from "../pipeline/index.ts";
 import { copyChunks, type SnapshotMeter } from "../snapshot/index.ts";
@@ -52,8 +52,17 @@ export interface ExactCut {
   readonly waitMs: number;
 }
 
+/** Where the change stream comes from: the source itself, or a journal that stands before it. */
+export interface StreamOrigin {
+  readonly format: ValueFormat;
+  /** The stream begins at a checkpoint that was just made, while the copy is still to come. */
+  begun(held: Checkpoint): Promise<void>;
+  open(after: Position, signal: AbortSignal): Promise<ChangeStream>;
+}
+
 export interface SessionOptions {
   readonly source: Source;
+  readonly origin: StreamOrigin;
   readonly target: Target;
   readonly agreement: Agreement;
   readonly held: Checkpoint;
@@ -133,6 +142,7 @@ export class MirrorSession {
     for (const cls of classes) chunks.push(...(await snapshot.plan(cls, settings.snapshot.chunkRows)));
     this.held = await target.startStream(this.held, snapshot.position, await source.identity(), chunks);
     this.options.figures.position = snapshot.position;
+    await this.options.origin.begun(this.held);
     await this.options.events.phase("snapshotting");
     await this.copy(snapshot, await target.chunks(this.held.stream), false);
   }
@@ -171,12 +181,12 @@ export class MirrorSession {
   // ------------------------------------------------------------ the stream
 
   private async stream(): Promise<void> {
-    const { source, target, agreement, settings, events, figures } = this.options;
+    const { source, origin, target, agreement, settings, events, figures } = this.options;
     const undone = await this.undoneClasses();
-    const format = streamFormat(agreement);
-    await using stream = await source.openStream(this.held.position!, format, agreement.layouts, this.signal);
+    await using stream = await origin.open(this.held.position!, this.signal);
     const pipeline = new Pipeline({
-      stream, target, format,
+      stream, target,
+      format: origin.format,
       positions: source.positions,
       checkpoint: this.held,
       mappingsOf: (table) => this.mappingsOf(table),

@@ -37,6 +37,19 @@ export class Settings {
     return key;
   }
 
+  /** Tells this target's journal from those of others; null: it has never had one. */
+  journalToken(): Promise<string | null> {
+    return this.get("journal-token");
+  }
+
+  async makeJournalToken(): Promise<string> {
+    const known = await this.journalToken();
+    if (known !== null) return known;
+    const token = randomBytes(16).toString("hex");
+    await this.set("journal-token", token);
+    return token;
+  }
+
   private async get(name: string): Promise<string | null> {
     const rows = await this.sql("SELECT value FROM dualrun.settings WHERE stream = $1 AND name = $2", [this.stream, name]);
     return (rows[0]?.["value"] as string | undefined) ?? null;

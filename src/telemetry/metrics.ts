@@ -57,17 +57,22 @@ class MirrorMetrics {
   private readonly orderedBatches = this.counter(ENTRIES.orderedBatches);
   private readonly conflicts = this.counter(ENTRIES.conflicts);
   private readonly bufferBytes = this.gauge(ENTRIES.bufferBytes);
+  private readonly journalBytes = this.gauge(ENTRIES.journalBytes);
+  private readonly journalMaxBytes = this.gauge(ENTRIES.journalMaxBytes);
+  private readonly journalOldest = this.gauge(ENTRIES.journalOldest);
+  private readonly journalWaited = this.counter(ENTRIES.journalWaited);
   private readonly snapshotRows = this.gauge(ENTRIES.snapshotRows);
   private readonly snapshotRowsExpected = this.gauge(ENTRIES.snapshotRowsExpected);
   private readonly snapshotChunks = this.gauge(ENTRIES.snapshotChunks);
   readonly proof = new ProofMetrics({ gauge: (entry) => this.gauge(entry), counter: (entry) => this.counter(entry), histogram: (entry) => this.histogram(entry) });
   private readonly known = new Set<string>();
   private streamBytes = 0;
+  private journalWait = 0;
 
   constructor({ version, migration, classes, retainedBytesMax }: MetricsOptions) {
     this.info.set({ version, migration }, 1);
     for (const phase of PHASES) this.phase.set({ phase }, Number.NaN);
-    for (const single of [this.leader, this.lagSeconds, this.lagBytes, this.lastEvent, this.retainedBytes, this.bufferBytes]) single.set(Number.NaN);
+    for (const single of [this.leader, this.lagSeconds, this.lagBytes, this.lastEvent, this.retainedBytes, this.bufferBytes, this.journalBytes, this.journalMaxBytes, this.journalOldest]) single.set(Number.NaN);
     for (const state of STATES) this.state.set({ state }, Number.NaN);
     for (const state of SLOT_STATES) this.slotState.set({ state }, Number.NaN);
     for (const side of SIDES) this.certificateExpiry.set({ side }, Number.NaN);
@@ -144,6 +149,7 @@ class MirrorMetrics {
     this.lastEvent.set(status.lastEventAt === null ? Number.NaN : Date.parse(status.lastEventAt) / 1000);
     this.retainedBytes.set(status.slot.retainedBytes ?? Number.NaN);
     this.bufferBytes.set(status.bufferBytes);
+    this.observeJournal(status.journal);
     for (const cls of status.classes) {
       this.addClass(cls.name);
       if (cls.chunks === 0) continue;
@@ -152,6 +158,15 @@ class MirrorMetrics {
       this.snapshotChunks.set({ class: cls.name, state: "done" }, cls.chunksDone);
       this.snapshotChunks.set({ class: cls.name, state: "open" }, cls.chunks - cls.chunksDone);
     }
+  }
+
+  private observeJournal(journal: StatusDocument["journal"]): void {
+    this.journalBytes.set(journal?.bytes ?? Number.NaN);
+    this.journalMaxBytes.set(journal?.maxBytes ?? Number.NaN);
+    this.journalOldest.set(journal?.oldestCommitAt == null ? Number.NaN : Date.parse(journal.oldestCommitAt) / 1000);
+    if (journal === null) return;
+    this.journalWaited.inc(Math.max(0, journal.waitedSeconds - this.journalWait));
+    this.journalWait = journal.waitedSeconds;
   }
 
   private gauge<E extends MetricEntry>({ name, help, labels }: E): Gauge<E["labels"][number]> {

@@ -65,6 +65,34 @@ async function inserts(options: BenchOptions): Promise<void> {
   await stage.unsubscribe();
 }
 
+/** Appending, reading back and applying, against applying what comes from the source directly: with values as they would travel, and with text on both ways. */
+async function journal(options: BenchOptions): Promise<void> {
+  await journalRounds(options, "without a journal, binary", WIDE);
+  await journalRounds(options, "without a journal, text", WIDE.replace(/\)$/, ", tags text[])"));
+}
+
+async function journalRounds({ rounds, scale, say }: BenchOptions, contestant: string, table: string): Promise<void> {
+  await using stage = await Stage.open();
+  await stage.everywhere(table);
+  const rows = Math.round(500_000 * scale);
+  await using direct = await stage.startDaemon("bench-direct", ["wide"]);
+  await using kept = await stage.startDaemon("bench-journal", ["wide"], { journal: { kind: "sqlite", path: "journal.db" } }, "rival");
+  for (const daemon of [direct, kept]) await daemon.streaming();
+  const measured = { direct: [] as number[], kept: [] as number[] };
+  for (let round = 0; round < rounds; round++) {
+    for (const daemon of [direct, kept]) daemon.suspend();
+    for (let done = 0; done < rows; done += 1000) await stage.onSource.query(wideRows(round * rows + done, 1000));
+    await stage.checkpoint();
+    measured.direct.push((rows / (await direct.catchUpSuspended())) * 1000);
+    direct.suspend();
+    measured.kept.push((rows / (await kept.catchUpSuspended())) * 1000);
+    await direct.catchUpSuspended();
+    say(`round ${round + 1}  with the journal ${thousands(measured.kept.at(-1)!)} rows/s   ${contestant} ${thousands(measured.direct.at(-1)!)} rows/s`);
+  }
+  compare(say, "rows/s", measured.kept, measured.direct, `≥ 0.8 (contestant: ${contestant})`);
+  say(`peak memory ${thousands(await kept.peakMemory())} MiB with, ${thousands(await direct.peakMemory())} MiB without`);
+}
+
 async function tpcb(options: BenchOptions): Promise<void> {
   if (PGBENCH === undefined) return options.say("skipped: pgbench was not found (set PGBENCH)");
   await using stage = await Stage.open();
@@ -264,4 +292,4 @@ async function hold(options: BenchOptions): Promise<void> {
   }
 }
 
-export const BENCHMARKS: Readonly<Record<string, (options: BenchOptions) => Promise<void>>> = { inserts, tpcb, snapshot, burden, lag, memory, comparison, hold };
+export const BENCHMARKS: Readonly<Record<string, (options: BenchOptions) => Promise<void>>> = { inserts, journal, tpcb, snapshot, burden, lag, memory, comparison, hold };

@@ -52,14 +52,16 @@ export class Stage implements AsyncDisposable {
     await this.onTarget.query("CHECKPOINT");
   }
 
-  async startDaemon(migration: string, tables: readonly string[], more: Readonly<Record<string, unknown>> = {}): Promise<BenchDaemon> {
+  /** Mirrors into the mirror's database, or into the rival's where two mirrors are compared. */
+  async startDaemon(migration: string, tables: readonly string[], more: Readonly<Record<string, unknown>> = {}, into: "mirror" | "rival" = "mirror"): Promise<BenchDaemon> {
     const file = join(this.directory, `${migration}.yaml`);
     const side = (url: string): object => ({ engine: "postgres", url });
     await writeFile(file, JSON.stringify({
       migration, timeZone: "UTC", source: side("env:BENCH_SOURCE"), target: side("env:BENCH_TARGET"),
       classes: tables.map((table) => ({ name: table, source: `public.${table}` })), http: { listen: "127.0.0.1:0" }, log: { level: "info" }, ...more,
     }));
-    return BenchDaemon.start(file, migration, { BENCH_SOURCE: this.source.url, BENCH_TARGET: this.target.url }, this.onSource, this.onTarget);
+    const [url, client] = into === "mirror" ? [this.target.url, this.onTarget] : [this.rivalUrl, this.onRival];
+    return BenchDaemon.start(file, migration, { BENCH_SOURCE: this.source.url, BENCH_TARGET: url }, this.onSource, client);
   }
 
   /** A disabled subscription whose slot exists: what it misses is its backlog. */
@@ -158,6 +160,20 @@ export class BenchDaemon implements AsyncDisposable {
     const { rows } = await this.onSource.query<{ lsn: string }>("SELECT pg_current_wal_insert_lsn()::text AS lsn");
     const started = performance.now();
     await this.post("resume");
+    await this.reached(rows[0]!.lsn);
+    return performance.now() - started;
+  }
+
+  /** The process stands still: not even a journal takes anything in. */
+  suspend(): void {
+    this.child.kill("SIGSTOP");
+  }
+
+  /** Milliseconds from the end of `suspend` until everything that is in the log now stands on the target. */
+  async catchUpSuspended(): Promise<number> {
+    const { rows } = await this.onSource.query<{ lsn: string }>("SELECT pg_current_wal_insert_lsn()::text AS lsn");
+    const started = performance.now();
+    this.child.kill("SIGCONT");
     await this.reached(rows[0]!.lsn);
     return performance.now() - started;
   }

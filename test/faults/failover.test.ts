@@ -1,4 +1,7 @@
 /** The source fails over to a promoted standby: followed where nothing can be missing, refused where something could be. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { expect, test, type TestContext } from "vitest";
@@ -31,12 +34,14 @@ async function scene(context: TestContext, settings: Readonly<Record<string, str
   await query(targetUrl, SCHEMA);
   const standby = await startStandby(primary.process!, database.name, settings);
   const daemons: RunningDaemon[] = [];
+  const directory = await mkdtemp(join(tmpdir(), "dualrun-failover-"));
+  const journal = process.env["DUALRUN_TEST_JOURNAL"] === "sqlite" ? { journal: { kind: "sqlite", path: "journal.db" } } : {};
   return {
     primary, standby, sourceUrl: database.url, targetUrl,
     async start(source, more = {}) {
       const config = parseConfig(JSON.stringify({
-        migration: "failover", timeZone: "UTC", source: { engine: "postgres", url: "env:S", ...more }, target: { engine: "postgres", url: "env:T" }, include: ["public.*"], http: { listen: "127.0.0.1:0" }, comparison: { every: "31d" },
-      }), { directory: ".", env: { S: source, T: targetUrl, R: standby.urlOf(database.name) } });
+        migration: "failover", timeZone: "UTC", source: { engine: "postgres", url: "env:S", ...more }, target: { engine: "postgres", url: "env:T" }, include: ["public.*"], http: { listen: "127.0.0.1:0" }, comparison: { every: "31d" }, ...journal,
+      }), { directory, env: { S: source, T: targetUrl, R: standby.urlOf(database.name) } });
       const daemon = await startDaemon(config, { truncateTarget: false, logger: createLogger({ level: "fatal" as never, pretty: false }) });
       daemons.push(daemon);
       await waitFor(() => Promise.resolve(["streaming", "halted"].includes(daemon.control.status().state) && daemon.control.status().phase === "dual-run"), () => JSON.stringify(daemon.control.status()));
@@ -46,6 +51,7 @@ async function scene(context: TestContext, settings: Readonly<Record<string, str
       for (const daemon of daemons) await daemon.stop();
       await standby[Symbol.asyncDispose]();
       await Promise.allSettled([primary[Symbol.asyncDispose](), target[Symbol.asyncDispose]()]);
+      await rm(directory, { recursive: true, force: true });
     },
   };
 }

@@ -1,7 +1,7 @@
 /**
  * kill -9 at every named failpoint and at random moments, under load: nothing is lost and nothing is applied twice.
  *
- *     DUALRUN_FAULTS=full DUALRUN_FAULT_KILLS=200 DUALRUN_FAULT_SEED=7 npm run test:faults
+ *     DUALRUN_FAULTS=full DUALRUN_FAULT_KILLS=200 DUALRUN_FAULT_SEED=7 DUALRUN_FAULT_JOURNAL=sqlite npm run test:faults
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
@@ -18,6 +18,15 @@ const SEED = Number(process.env["DUALRUN_FAULT_SEED"] ?? Date.now() % 100_000);
 
 const COPYING = ["copy.before-chunk", "copy.after-chunk"];
 const STREAMING = ["read.before", "read.after", "apply.before-write", "apply.after-write", "commit.before", "commit.after", "acknowledge.before", "acknowledge.after"];
+const JOURNALLING = ["journal.before-commit", "journal.after-commit", "journal.before-trim", "journal.after-trim", "journal.before-acknowledge", "journal.after-acknowledge"];
+const KEY = "6b".repeat(32);
+
+/** Kinds of journal to try, each with what it adds to the configuration and to the places where a crash is tried. */
+const JOURNALS: Readonly<Record<string, { readonly journal: object; readonly points: readonly string[] }>> = {
+  none: { journal: { kind: "none" }, points: [] },
+  sqlite: { journal: { kind: "sqlite", path: "journal.db", key: "env:TEST_JOURNAL_KEY" }, points: JOURNALLING },
+};
+const CHOSEN = process.env["DUALRUN_FAULT_JOURNAL"]?.split(",") ?? Object.keys(JOURNALS);
 const TABLES = [...DEMO_CLASSES.map(({ name, table }) => ({ name, source: table })), { name: "equal_rows", source: "public.equal_rows" }, { name: "documents", source: "public.documents" }];
 
 function random(seed: number): (below: number) => number {
@@ -52,7 +61,8 @@ async function writeOwnTables(url: string, until: AbortSignal, seed: number): Pr
   await client.end();
 }
 
-test(`${KILLS} kills, seed ${SEED}`, { timeout: 120_000 + KILLS * 20_000 }, async (context) => {
+test.for(CHOSEN)(`journal %s: ${KILLS} kills, seed ${SEED}`, { timeout: 120_000 + KILLS * 20_000 }, async (kind, context) => {
+  const { journal, points: ofJournal } = JOURNALS[kind]!;
   const pair = await orSkip(context, sharedPair());
   const db = await pair.fresh("kill");
   const next = random(SEED);
@@ -69,7 +79,7 @@ test(`${KILLS} kills, seed ${SEED}`, { timeout: 120_000 + KILLS * 20_000 }, asyn
 
   await using home = await DaemonHome.make({
     migration: "kill", source: db.source, target: db.target,
-    config: { classes: TABLES, snapshot: { parallel: 2, chunkRows: 200 }, apply: { batchRows: 50, batchDelay: "5ms" } },
+    config: { journal, classes: TABLES, snapshot: { parallel: 2, chunkRows: 200 }, apply: { batchRows: 50, batchDelay: "5ms" } },
   });
   const ending = new AbortController();
   const workload = await startWorkload(db.source, { transactionsPerSecond: 120, seed: SEED, clients: 2, largeRows: 3_000, mix: { large: 20 } });
@@ -84,10 +94,10 @@ test(`${KILLS} kills, seed ${SEED}`, { timeout: 120_000 + KILLS * 20_000 }, asyn
       await countInserts(target);
       counting = true;
     }
-    const points = copied ? STREAMING : kill % 4 === 3 ? STREAMING : COPYING;
+    const points = copied || kill % 4 === 3 ? [...STREAMING, ...ofJournal] : COPYING;
     const named = next(4) > 0;
     const point = `${points[next(points.length)]!}:${1 + next(copied ? 40 : 12)}`;
-    const daemon = home.start(named ? { DUALRUN_FAILPOINT: point } : {});
+    const daemon = home.start({ TEST_JOURNAL_KEY: KEY, ...(named ? { DUALRUN_FAILPOINT: point } : {}) });
     await Promise.race([daemon.exited, sleep(named ? 6_000 : 800 + next(2_500))]);
     const exit = await daemon.kill();
     log.push(`${kill} ${named ? point : "random moment"} → ${exit.signal ?? `exit ${exit.code}`}`);
@@ -100,12 +110,12 @@ test(`${KILLS} kills, seed ${SEED}`, { timeout: 120_000 + KILLS * 20_000 }, asyn
   ending.abort();
   await own;
 
-  const daemon = home.start();
+  const daemon = home.start({ TEST_JOURNAL_KEY: KEY });
   await daemon.until(({ phase, state }) => phase === "dual-run" && state === "streaming", "dual-run", 120_000);
   await drained(source, target, daemon);
   const verdicts = await verifyTables(db.source, db.target, TABLES.map(({ source: table }) => table));
   expect((await daemon.stop()).code).toBe(0);
-  console.log(`seed ${SEED}: ${KILLS} kills, ${log.filter((line) => !line.includes("random")).length} armed with a failpoint, ${totals.committed} transactions; ${verdicts.map((v) => `${v.table} ${v.sourceRows}/${v.missing}/${v.extra}`).join(", ")}`);
+  console.log(`journal ${kind}, seed ${SEED}: ${KILLS} kills, ${log.filter((line) => !line.includes("random")).length} armed with a failpoint, ${totals.committed} transactions; ${verdicts.map((v) => `${v.table} ${v.sourceRows}/${v.missing}/${v.extra}`).join(", ")}`);
   expect(verdicts.filter((verdict) => !isEqual(verdict)), log.join("\n")).toEqual([]);
   const { rows: twice } = await target.query("SELECT id, count(*) FROM public.audit_inserts GROUP BY id HAVING count(*) > 1").catch(() => ({ rows: [] }));
   expect(twice).toEqual([]);

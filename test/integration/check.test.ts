@@ -21,8 +21,8 @@ async function check(source: string, target: string, config: object = { include:
   const parsed = parseConfig(JSON.stringify({
     migration: "check", timeZone: "UTC", source: { engine: "postgres", url: "env:S" }, target: { engine: "postgres", url: "env:T" }, ...config,
   }), { directory: ".", env: { S: source, T: target } });
-  await using from = await engineOf("postgres").connectSource(parsed.source, "check", null);
-  await using to = await engineOf("postgres").connectTarget(parsed.target, "check");
+  await using from = await engineOf("postgres", "source").connectSource(parsed.source, "check", null);
+  await using to = await engineOf("postgres", "target").connectTarget(parsed.target, "check");
   const [sourceFacts, targetFacts] = [await from.inspect(), await to.inspect()];
   const { classes, findings } = resolveClasses(parsed, sourceFacts, targetFacts);
   return {

@@ -20,7 +20,7 @@ function classNamed(name: string): ClassProgress {
 const calm: StatusDocument = {
   version: "0.0.1", migration: "billing", phase: "dual-run", state: "streaming", startedAt: "2026-01-01T00:00:00.000Z", halt: null, format: "binary", epoch: "3",
   position: "0/10", head: "0/20", lagSeconds: 0.25, lagBytes: 16, lastEventAt: "2026-01-01T00:00:01.500Z", lastCommitAt: null,
-  slot: { state: "ok", retainedBytes: 4096, detail: "reserved" }, changesPerSecond: 12.5, transactionsPerSecond: 3, changesApplied: 100, transactionsApplied: 10,
+  slot: { state: "ok", retainedBytes: 4096, detail: "reserved" }, journal: null, changesPerSecond: 12.5, transactionsPerSecond: 3, changesApplied: 100, transactionsApplied: 10,
   bytesRead: 1000, bufferBytes: 7, restarts: 0, snapshot: null, classes: [classNamed("invoices"), classNamed("ünï/cödé 100%")], newTables: [], warnings: [],
 };
 

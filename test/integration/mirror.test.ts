@@ -301,7 +301,7 @@ describe("what does not agree", () => {
   ] as const)("a partition that is attached with rows is a difference, %s; one that is made empty is none", async ([, statements], context) => {
     const pair = await (await orSkip(context, sharedPair())).fresh("attach");
     await using mirror = await TestMirror.make(pair, "CREATE TABLE p (id integer, v text) PARTITION BY RANGE (id); CREATE TABLE p_rest PARTITION OF p DEFAULT");
-    await using source = await engineOf("postgres").connectSource({ url: pair.source, tls: { mode: "disable" } }, "attach", null);
+    await using source = await engineOf("postgres", "source").connectSource({ url: pair.source, tls: { mode: "disable" } }, "attach", null);
     const table = { schema: "public", name: "p" };
     const agreed = (await source.layouts([table])).get("public.p")!;
     const differences = async (): Promise<string[]> => source.layoutDifferences(agreed, (await source.layouts([table])).get("public.p")!);
@@ -404,7 +404,7 @@ describe("the schema trigger", () => {
     const mirror = await TestMirror.make(pair, TABLES, "INSERT INTO t SELECT g, g FROM generate_series(1, 10) AS g");
     await mirror.start({ classes: [{ source: "public.t" }] });
     await mirror.streaming();
-    const source = await engineOf("postgres").connectSource({ url: pair.source, tls: { mode: "disable" } }, "test", null);
+    const source = await engineOf("postgres", "source").connectSource({ url: pair.source, tls: { mode: "disable" } }, "test", null);
     const trigger = source.schemaTrigger();
     await trigger.install();
     return {

@@ -21,6 +21,8 @@ const EMPTY: Readonly<Record<string, string>> = {
 /** Metrics that have no value on a fresh demo. */
 const UNMEASURED: Readonly<Record<string, string>> = {
   dualrun_sign_off_timestamp_seconds: "nobody has signed a report yet",
+  dualrun_journal_bytes: "the demo has no journal",
+  dualrun_journal_max_bytes: "the demo has no journal",
   dualrun_tls_certificate_expiry_timestamp_seconds: "the demo's servers are on this machine and use no TLS",
 };
 

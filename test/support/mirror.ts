@@ -1,4 +1,7 @@
 /** A daemon between two fresh databases, in this process. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import pg from "pg";
 import { parseConfig, type Config } from "../../src/config/index.ts";
 import { startDaemon, type RunningDaemon } from "../../src/daemon.ts";
@@ -8,6 +11,9 @@ import { createLogger } from "../../src/telemetry/index.ts";
 import { waitFor } from "./daemon.ts";
 import type { FreshPair } from "./servers.ts";
 
+/** `sqlite`: every mirror that names no journal of its own has one. What holds without a journal has to hold with it. */
+const JOURNAL = process.env["DUALRUN_TEST_JOURNAL"];
+
 /** Test servers run without fsync. */
 process.env["DUALRUN_ALLOW_UNSAFE_TARGET"] = "1";
 
@@ -15,6 +21,7 @@ export class TestMirror implements AsyncDisposable {
   readonly source: pg.Client;
   readonly target: pg.Client;
   private readonly pair: FreshPair;
+  private readonly directory = mkdtempSync(join(tmpdir(), "dualrun-mirror-"));
   private running: RunningDaemon | null = null;
 
   private constructor(pair: FreshPair, source: pg.Client, target: pg.Client) {
@@ -50,9 +57,10 @@ export class TestMirror implements AsyncDisposable {
     const document = {
       migration: "test", timeZone: "UTC",
       source: { engine: "postgres", url: "env:SOURCE" }, target: { engine: "postgres", url: "env:TARGET" },
-      ...("classes" in config ? {} : { include: ["public.*"] }), http: { listen: "127.0.0.1:0" }, ...config,
+      ...("classes" in config ? {} : { include: ["public.*"] }), http: { listen: "127.0.0.1:0" },
+      ...(JOURNAL === "sqlite" ? { journal: { kind: "sqlite", path: "journal.db" } } : {}), ...config,
     };
-    const parsed = parseConfig(JSON.stringify(document), { directory: ".", env: { SOURCE: this.pair.source, TARGET: this.pair.target } });
+    const parsed = parseConfig(JSON.stringify(document), { directory: this.directory, env: { SOURCE: this.pair.source, TARGET: this.pair.target } });
     this.running = await startDaemon((options.tune ?? ((config) => config))(parsed), { truncateTarget: options.truncateTarget === true, logger: createLogger({ level: "fatal" as never, pretty: false }) });
   }
 
@@ -85,6 +93,7 @@ export class TestMirror implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
     await Promise.allSettled([this.source.end(), this.target.end()]);
+    rmSync(this.directory, { recursive: true, force: true });
     await this.pair.drop();
   }
 }

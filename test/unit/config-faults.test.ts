@@ -88,6 +88,14 @@ describe("a whole configuration", () => {
     expect(parse({ ...REST, classes: [{ source: 'public."odd.name"' }] }).classes![0]).toMatchObject({ name: "odd.name", target: { schema: "public", name: "odd.name" } });
   });
 
+  test("has its journal", () => {
+    expect(parse({ ...MINIMAL, journal: { kind: "sqlite", path: "data/j.db" } }).journal).toEqual({ kind: "sqlite", path: join(directory, "data/j.db"), maxBytes: 10 * 2 ** 30, key: null });
+    for (const key of ["ab".repeat(32), Buffer.alloc(32, 0xab).toString("base64")]) {
+      const { journal } = parseConfig(stringify({ ...MINIMAL, journal: { kind: "sqlite", path: "/j.db", maxBytes: "64MiB", key: "env:KEY" } }), { directory, env: { ...ENV, KEY: key } });
+      expect(journal).toEqual({ kind: "sqlite", path: "/j.db", maxBytes: 64 * 2 ** 20, key: Buffer.alloc(32, 0xab) });
+    }
+  });
+
   test("says what has no effect yet, and only what was given", () => {
     expect(inertSections(parse(MINIMAL))).toEqual([]);
     const lines = inertSections(config).join("\n");
@@ -147,7 +155,14 @@ describe("faults", () => {
     ["time of day", { comparison: { dailyAt: "24:00" } }, 'comparison.dailyAt: found "24:00"; allowed: a time like "00:30"'],
     ["webhook", { notify: [{ kind: "webhook", url: "ftp://x", on: ["lag"] }] }, "notify[0].url: found \"ftp://x\"; allowed: an http(s) address"],
     ["manual mode", { apply: { mode: "manual" } }, 'apply.mode: found "manual", which is not available yet; allowed: mirror'],
-    ["journal", { journal: { kind: "kafka", brokers: ["k:9092"], topic: "t" } }, 'journal.kind: found "kafka", which is not available yet; allowed: none'],
+    ["journal", { journal: { kind: "kafka", brokers: ["k:9092"], topic: "t" } }, 'journal.kind: found "kafka", which is not available yet; allowed: none, sqlite'],
+    ["journal without a path", { journal: { kind: "sqlite" } }, "journal.path: found nothing; allowed: a file's path"],
+    ["journal that is too small", { journal: { kind: "sqlite", path: "j.db", maxBytes: "1MiB" } }, 'journal.maxBytes: found "1MiB"; allowed: a size of at least 64MiB'],
+    ["journal's key inline", { journal: { kind: "sqlite", path: "j.db", key: "hunter2" } }, "journal.key: found a key that is written here; allowed: env:NAME or file:PATH"],
+    ["journal's key as a number", { journal: { kind: "sqlite", path: "j.db", key: 1234567 } }, "journal.key: found something that is no text; allowed: env:NAME or file:PATH"],
+    ["journal's key that is none", { journal: { kind: "sqlite", path: "j.db", key: "env:HOOK" } }, "journal.key: found env:HOOK, whose value is no key of 32 bytes; allowed: 64 hex digits or base64"],
+    ["journal's key that is not there", { journal: { kind: "sqlite", path: "j.db", key: "env:NOPE" } }, "journal.key: found env:NOPE, but NOPE is not set"],
+    ["unknown key of a journal", { journal: { kind: "sqlite", path: "j.db", size: "1GiB" } }, "journal.size: found an unknown key; allowed: one of kind, path, maxBytes, key"],
   ])("%s", (_name, change, expected) => {
     const lines = details({ ...MINIMAL, ...change });
     expect(lines).toHaveLength(1);

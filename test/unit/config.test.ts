@@ -7,7 +7,7 @@ import { isDualrunError } from "../../src/core/index.ts";
 
 const ENV = {
   SOURCE_URL: "postgres://dualrun:secret@old.example:5432/billing", TARGET_URL: "postgres://dualrun:secret@new.example:5432/billing",
-  SOURCE_CA: "-----BEGIN CERTIFICATE-----", TARGET_CA: "-----BEGIN CERTIFICATE-----",
+  SOURCE_CA: "-----BEGIN CERTIFICATE-----", TARGET_CA: "-----BEGIN CERTIFICATE-----", JOURNAL_KEY: "ab".repeat(32),
 };
 const examples = new URL("../../config/examples/", import.meta.url);
 const BASE = { migration: "m", timeZone: "UTC", source: { engine: "postgres", url: "env:SOURCE_URL" }, target: { engine: "postgres", url: "env:TARGET_URL" }, include: ["public.*"] };
@@ -62,7 +62,7 @@ describe("faults", () => {
 
   test("engines and journals that are not there yet", () => {
     expect((faults({ ...BASE, target: { engine: "mysql", url: "env:TARGET_URL" } }, { ...ENV, TARGET_URL: "mysql://u@new.example/x" })).code).toBe("DR1005");
-    expect((faults({ ...BASE, journal: { kind: "sqlite", path: "x" } })).code).toBe("DR1005");
+    expect((faults({ ...BASE, journal: { kind: "kafka", brokers: ["k:9092"], topic: "t" } })).code).toBe("DR1005");
   });
 });
 

@@ -17,7 +17,7 @@ const invoices: ClassProgress = {
 const status: StatusDocument = {
   version: "1.2.3", migration: "billing", phase: "dual-run", state: "streaming", startedAt: "2026-01-01T00:00:00.000Z", halt: null, format: "text",
   epoch: "3", position: "0/10", head: "0/20", lagSeconds: 0.25, lagBytes: 16, lastEventAt: "2026-01-01T00:00:01.500Z", lastCommitAt: null,
-  slot: { state: "ok", retainedBytes: 4096, detail: "" }, changesPerSecond: 1, transactionsPerSecond: 1, changesApplied: 1, transactionsApplied: 1,
+  slot: { state: "ok", retainedBytes: 4096, detail: "" }, journal: null, changesPerSecond: 1, transactionsPerSecond: 1, changesApplied: 1, transactionsApplied: 1,
   bytesRead: 1, bufferBytes: 7, restarts: 0, snapshot: null, classes: [invoices], newTables: [], warnings: [],
 };
 
@@ -31,6 +31,16 @@ describe("metrics", () => {
       expect(text).toMatch(new RegExp(`^${name}(_count)?(\\{[^}]*\\})? \\S+$`, "m"));
     }
     expect(text).toContain("process_cpu_seconds_total");
+  });
+
+  it("tells of the journal, and of none as not measured", async () => {
+    const metrics = made();
+    metrics.observe(status);
+    expect((await series(metrics)).get("dualrun_journal_bytes")).toBe("NaN");
+    const journal = { kind: "sqlite", state: "ok", bytes: 100, maxBytes: 1000, first: "0/1", last: "0/2", oldestCommitAt: "2026-11-21T00:00:00.000Z", waitedSeconds: 2 } as const;
+    for (const waitedSeconds of [2, 5, 5]) metrics.observe({ ...status, journal: { ...journal, waitedSeconds } });
+    const seen = await series(metrics);
+    expect(["bytes", "max_bytes", "oldest_commit_timestamp_seconds", "wait_seconds_total"].map((name) => seen.get(`dualrun_journal_${name}`))).toEqual(["100", "1000", String(Date.UTC(2026, 10, 21) / 1000), "5"]);
   });
 
   it("names follow the contract and labels are those of the catalogue", async () => {

@@ -1,0 +1,2 @@
+export { openSqliteJournal, type SqliteJournalOptions } from "./journal.ts";
+export { inspectSqliteJournal } from "./inspect.ts";
