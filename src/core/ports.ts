@@ -1,6 +1,6 @@
 /** The ports that everything hangs on. Connectors implement them; nothing here knows an engine. */
 import type { ClassChanges } from "./changes.ts";
-import type { CommonFit, Conversion } from "./common-types.ts";
+import type { CommonFit, CommonType, Conversion } from "./common-types.ts";
 import type { Catalogue, ColumnFacts, Finding } from "./catalogue.ts";
 import type { Checkpoint, Position, Positions, RecordClass, Side } from "./words.ts";
 import type { TableName } from "./names.ts";
@@ -371,7 +371,16 @@ export interface Migration {
 
 export type SqlExecutor = (text: string, values?: readonly unknown[]) => Promise<Record<string, unknown>[]>;
 
+/** How an engine's statements are written where they are shown to be run. */
+export interface Dialect {
+  /** A name, quoted. */
+  ident(name: string): string;
+  /** The type of a column that takes every such value of another engine; null: there is none. */
+  typeFor(common: CommonType): string | null;
+}
+
 export interface Target extends AsyncDisposable, Freezable {
+  readonly dialect: Dialect;
   /** When the server's certificate expires; null without TLS. */
   certificateExpiry(): Promise<Date | null>;
   inspect(): Promise<Catalogue>;

@@ -6,7 +6,8 @@ import { EXIT, type ComparisonDocument, type SnapshotProgress, type StatusDocume
 import { startDaemon, type RunningDaemon } from "../daemon.ts";
 import { createLogger } from "../telemetry/index.ts";
 import { showDrift, type DriftResult } from "./drift.ts";
-import { stageFor, type DemoServer, type DemoStage, type StageMaker } from "./stage.ts";
+import type { DemoServer, DemoStage, StageMaker } from "./stage.ts";
+import { stageFor } from "./stages.ts";
 import { isEqual, type TableVerdict } from "./verify.ts";
 import type { Workload, WorkloadTotals } from "./workload.ts";
 
@@ -45,7 +46,7 @@ const DEFAULT_RATE = 200;
  * @throws DualrunError DR1005 for engines that are not available, DR2001 when this machine cannot have the servers.
  */
 export async function runDemo(options: DemoOptions): Promise<number> {
-  const makeStage = await stageFor(options.from ?? "postgres", options.to ?? "postgres");
+  const makeStage = stageFor(options.from ?? "postgres", options.to ?? "postgres");
   const interrupted = new AbortController();
   const onSignal = (): void => interrupted.abort(new Error("interrupted"));
   process.on("SIGINT", onSignal);

@@ -1,10 +1,9 @@
 /** What the demo is played on: two servers of our own, the business on one of them, and what tells whether the other has it too. */
 import pg from "pg";
-import { DualrunError } from "../core/index.ts";
-import { createDemoSchema, DEMO_CLASSES, seed, type DemoClass } from "./schema.ts";
+import type { DemoClass } from "./schema.ts";
 import { startEmbeddedPostgres, type EmbeddedServer } from "./servers.ts";
-import { verifyTables, type TableVerdict } from "./verify.ts";
-import { startWorkload, type Workload } from "./workload.ts";
+import type { TableVerdict } from "./verify.ts";
+import type { Workload } from "./workload.ts";
 
 /** One side. */
 export interface DemoServer {
@@ -30,36 +29,6 @@ export interface DemoStage {
 
 /** Starts the servers of a demo; they end with `stack`. */
 export type StageMaker = (stack: AsyncDisposableStack) => Promise<DemoStage>;
-
-/**
- * The stage for a pair of engines.
- * @throws DualrunError DR1005 for an engine that is not available as that side.
- */
-export async function stageFor(from: string, to: string): Promise<StageMaker> {
-  if (to !== "postgres") throw new DualrunError("DR1005", `engine "${to}" is not available as the demo's target yet`, { where: "--to", next: "Use `--to postgres`." });
-  if (from === "postgres") return postgresStage;
-  if (from !== "mysql" && from !== "mariadb") throw new DualrunError("DR1005", `engine "${from}" is not available as the demo's source`, { where: "--from", next: "Use `--from postgres`, `--from mysql` or `--from mariadb`." });
-  const { mysqlStage } = await import("./mysql-stage.ts");
-  return (stack) => mysqlStage(from, stack);
-}
-
-async function postgresStage(stack: AsyncDisposableStack): Promise<DemoStage> {
-  const [source, target] = await both(startPostgres(stack), startPostgres(stack));
-  return {
-    source: postgresServer(source), target: postgresServer(target), classes: DEMO_CLASSES,
-    furnish: (scale) => furnish(source.url, target.url, scale),
-    startWorkload: (transactionsPerSecond) => startWorkload(source.url, { transactionsPerSecond }),
-    verify: () => verifyTables(source.url, target.url, DEMO_CLASSES.map(({ table }) => table)),
-  };
-}
-
-async function furnish(source: string, target: string, scale: number): Promise<number> {
-  await withClient(target, (client) => createDemoSchema(client, "target"));
-  return withClient(source, async (client) => {
-    await createDemoSchema(client, "source");
-    return seed(client, { scale });
-  });
-}
 
 const SETTINGS = { max_wal_size: "2GB", shared_buffers: "256MB" };
 
