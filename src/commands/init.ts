@@ -32,7 +32,7 @@ export async function init(options: InitOptions): Promise<void> {
   const target = sideOf("target", options, ca);
   await using sides = await connectBoth(source, target, options.migration);
   const [sourceFacts, targetFacts] = await Promise.all([sides.source.inspect(), sides.target.inspect()]);
-  const text = initDocument(options.migration, written("source", source, options), written("target", target, options), sourceFacts, targetFacts);
+  const text = initDocument(options.migration, written("source", source, sourceFacts, options), written("target", target, targetFacts, options), sourceFacts, targetFacts);
   try {
     await writeFile(options.output, text, { flag: "wx" });
   } catch (error) {
@@ -71,7 +71,8 @@ function tlsMode(given: string | undefined, local: boolean): TlsOptions["mode"] 
   return mode;
 }
 
-function written(side: "source" | "target", { engine, tls }: Side, options: InitOptions): InitSide {
+/** The engine is the one that answered: `mysql://` is MariaDB's address too. */
+function written(side: "source" | "target", { tls }: Side, { server: { engine } }: Catalogue, options: InitOptions): InitSide {
   const reference = isReference(options[side]) ? options[side] : `env:${side.toUpperCase()}_URL`;
   return { engine, reference, tls: { mode: tls.mode, ca: options.ca === undefined ? null : resolve(options.ca) } };
 }

@@ -1,7 +1,7 @@
 /** The ports that everything hangs on. Connectors implement them; nothing here knows an engine. */
 import type { ClassChanges } from "./changes.ts";
-import type { CommonFit, CommonType, Conversion } from "./common-types.ts";
-import type { Catalogue, ColumnFacts, Finding } from "./catalogue.ts";
+import type { Conversion } from "./common-types.ts";
+import type { Catalogue, Dialect, EngineTypes, Finding } from "./catalogue.ts";
 import type { Checkpoint, Position, Positions, RecordClass, Side } from "./words.ts";
 import type { TableName } from "./names.ts";
 import type { ComparedClass, CutReader, ReadLimits, RowRepair, Scratch, SliceKind, SourceCut } from "./comparison.ts";
@@ -18,12 +18,8 @@ export interface Endpoint {
   readonly tls: TlsOptions;
 }
 
-export interface Engine {
+export interface Engine extends EngineTypes {
   readonly name: "postgres" | "mysql" | "mariadb";
-  /** A column of each type that the engine knows how to mirror, some with several modifiers; they stand in no table. */
-  readonly typeSamples: readonly ColumnFacts[];
-  /** What holds between two columns of this engine; absent: what holds between engines. */
-  readonly fitWithin?: (from: ColumnFacts, to: ColumnFacts) => CommonFit;
   /** `replica` is what comparisons read instead; null: the source itself. */
   connectSource(endpoint: Endpoint, migration: string, replica: Endpoint | null): Promise<Source>;
   connectTarget(endpoint: Endpoint, migration: string): Promise<Target>;
@@ -370,14 +366,6 @@ export interface Migration {
 }
 
 export type SqlExecutor = (text: string, values?: readonly unknown[]) => Promise<Record<string, unknown>[]>;
-
-/** How an engine's statements are written where they are shown to be run. */
-export interface Dialect {
-  /** A name, quoted. */
-  ident(name: string): string;
-  /** The type of a column that takes every such value of another engine; null: there is none. */
-  typeFor(common: CommonType): string | null;
-}
 
 export interface Target extends AsyncDisposable, Freezable {
   readonly dialect: Dialect;
