@@ -27,7 +27,7 @@ export async function agree(config: Config, source: Source, target: Target, opti
   }));
   return {
     agreement: { classes: agreed, layouts: await source.layouts(classes.map((cls) => cls.source)) },
-    warnings: all.filter((finding) => finding.severity === "warning").map(line),
+    warnings: [...new Set(all.filter((finding) => finding.severity === "warning").map(line))],
   };
 }
 
