@@ -5,6 +5,9 @@ import { postgres } from "./postgres/index.ts";
 
 const ENGINES: Readonly<Record<Side, Readonly<Record<string, Engine>>>> = { source: { postgres, mysql, mariadb }, target: { postgres } };
 
+/** All that are known, whichever sides they can be. */
+export const KNOWN_ENGINES: readonly Engine[] = [postgres, mysql, mariadb];
+
 /** Throws DR1005 for an engine that is not available on that side yet. */
 export function engineOf(name: string, side: Side): Engine {
   const engine = ENGINES[side][name];

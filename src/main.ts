@@ -19,12 +19,18 @@ const configured = (name: string, about: string, more = ""): Command =>
 
 command("version", "the program's version", "dualrun version")
   .action(async (options) => (await import("./commands/version.ts")).version(options));
-command("demo", "two PostgreSQL servers, a live business and the mirror between them", "dualrun demo --for 60s")
+command("demo", "two servers of its own, a live business and the mirror between them", "dualrun demo --from mysql --to postgres --for 60s")
+  .option("--from <engine>", "what the source is: postgres, mysql or mariadb", "postgres")
+  .option("--to <engine>", "what the target is: postgres", "postgres")
   .option("--for <duration>", "end by itself after this long, with a comparison")
   .option("--port <port>", "port of status page, API and metrics", "7070")
   .option("--drift", "plant a difference and show how it is found, explained and repaired")
   .option("--rate <transactions>", "transactions per second of the workload", "200")
   .action(async (options) => (await import("./commands/demo.ts")).demo(options));
+command("types", "which types fit which between engines, and what comparisons look at", "dualrun types --from mysql --to postgres")
+  .option("--from <engine>", "only from this engine: postgres, mysql or mariadb")
+  .option("--to <engine>", "only to this engine")
+  .action(async (options) => (await import("./commands/types.ts")).types(options));
 command("init", "look at source and target and write a configuration to edit", "dualrun init --source env:SOURCE_URL --target env:TARGET_URL")
   .requiredOption("--source <url>", "address of the source, env:NAME or file:PATH")
   .requiredOption("--target <url>", "address of the target, env:NAME or file:PATH")

@@ -8,7 +8,7 @@ import {
 } from "../../src/core/index.ts";
 import { errorNumber, query, type Row } from "./connection.ts";
 import { quoteIdent, quoteLiteral, quoteTable } from "./identifiers.ts";
-import { commonText, factsOf, wherePredicate } from "./select.ts";
+import { commonText, factsOf, valueText, wherePredicate } from "./select.ts";
 
 const GROUP_MASK = 4095;
 const SHARE_SHIFT = 24;
@@ -79,11 +79,14 @@ export class MysqlCutReader implements CutReader {
     return digests;
   }
 
-  async rowsByKey(compared: ComparedClass, keys: readonly (readonly string[])[]): Promise<(RowText | null)[]> {
+  rowsByKey(compared: ComparedClass, keys: readonly (readonly string[])[]): Promise<(RowText | null)[]> {
     const projection = this.project(compared);
-    const found: (RowText | null)[] = [];
-    for (let at = 0; at < keys.length; at += KEYS_AT_ONCE) found.push(...(await this.rowsOfKeys(projection, keys.slice(at, at + KEYS_AT_ONCE))));
-    return found;
+    return this.rowsOfKeys(projection, projection.texts, keys);
+  }
+
+  writableByKey(compared: ComparedClass, keys: readonly (readonly string[])[]): Promise<(RowText | null)[]> {
+    const projection = this.project(compared);
+    return this.rowsOfKeys(projection, new Map(compared.cls.columns.map((column) => [column.target, writableText(column, compared, projection)])), keys);
   }
 
   async digestCounts(compared: ComparedClass, digests: readonly string[]): Promise<Map<string, number>> {
@@ -131,8 +134,13 @@ export class MysqlCutReader implements CutReader {
 
   // ------------------------------------------------------------ by key
 
-  private async rowsOfKeys(projection: Projection, keys: readonly (readonly string[])[]): Promise<(RowText | null)[]> {
-    const texts = [...projection.texts];
+  private async rowsOfKeys(projection: Projection, texts: ReadonlyMap<string, string>, keys: readonly (readonly string[])[]): Promise<(RowText | null)[]> {
+    const found: (RowText | null)[] = [];
+    for (let at = 0; at < keys.length; at += KEYS_AT_ONCE) found.push(...(await this.someOfKeys(projection, [...texts], keys.slice(at, at + KEYS_AT_ONCE))));
+    return found;
+  }
+
+  private async someOfKeys(projection: Projection, texts: readonly (readonly [string, string])[], keys: readonly (readonly string[])[]): Promise<(RowText | null)[]> {
     const names = projection.key.length === 0 ? [DIGEST(projection)] : projection.key;
     const wanted = keys.map((key) => `(${key.map((text) => `CAST(${quoteLiteral(text)} AS BINARY)`).join(", ")})`).join(", ");
     const rows = await this.query(`SELECT ${[...names.map((name, i) => `${name} AS k${i}`), ...texts.map(([, text], i) => `${text} AS c${i}`)].join(", ")} ${from(projection, null, `(${names.map((name) => `CAST(${name} AS BINARY)`).join(", ")}) IN (${wanted})`)}`);
@@ -223,6 +231,11 @@ function columnText(side: Side, column: MappedColumn, compared: ComparedClass): 
   const own = side === "source" ? from_ : to;
   if (column.map !== null) return side === "target" ? commonText(own) : mappedText(own, column.map);
   return canonicalText(own, canonicalForm(from_.common, to.common));
+}
+
+/** As a copy would write it; a value that a map does not know stays marked. */
+function writableText(column: MappedColumn, compared: ComparedClass, projection: Projection): string {
+  return column.map === null ? valueText(column, compared.source) : projection.texts.get(column.target)!;
 }
 
 function constantText(facts: ColumnFacts, constant: string | null): string {

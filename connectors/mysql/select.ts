@@ -40,7 +40,7 @@ function escaped(column: MappedColumn, facts: TableFacts): string {
 }
 
 /** As the target's column takes it. */
-function valueText(column: MappedColumn, facts: TableFacts): string {
+export function valueText(column: MappedColumn, facts: TableFacts): string {
   if (column.from === null) return column.constant === null ? "NULL" : quoteLiteral(column.constant);
   const text = commonText(factsOf(facts, column.from));
   if (column.map !== null) return mapped(text, column.map);

@@ -3,7 +3,9 @@ import type { ColumnFacts, CommonType, Conversion } from "../../src/core/index.t
 
 type Facts = Omit<ColumnFacts, "common">;
 
-const TYPES: Readonly<Record<string, (modifiers: readonly number[]) => CommonType>> = {
+type Make = (modifiers: readonly number[]) => CommonType;
+
+const TYPES = {
   bool: () => ({ kind: "boolean" }),
   int2: () => ({ kind: "integer", bits: 16, unsigned: false }),
   int4: () => ({ kind: "integer", bits: 32, unsigned: false }),
@@ -25,12 +27,49 @@ const TYPES: Readonly<Record<string, (modifiers: readonly number[]) => CommonTyp
   json: () => ({ kind: "json", exact: true }),
   jsonb: () => ({ kind: "json", exact: false }),
   inet: () => ({ kind: "address" }),
+} as const satisfies Readonly<Record<string, Make>>;
+
+/** How columns of each type are declared, as the catalogue prints them. */
+const DECLARED: Readonly<Record<keyof typeof TYPES, readonly string[]>> = {
+  bool: ["boolean"],
+  int2: ["smallint"],
+  int4: ["integer"],
+  int8: ["bigint"],
+  numeric: ["numeric(14,2)", "numeric(20,0)", "numeric"],
+  float4: ["real"],
+  float8: ["double precision"],
+  text: ["text"],
+  varchar: ["character varying(100)"],
+  bpchar: ["character(10)", "character(36)"],
+  bytea: ["bytea"],
+  bit: ["bit(1)", "bit(8)"],
+  date: ["date"],
+  time: ["time without time zone"],
+  interval: ["interval"],
+  timestamp: ["timestamp without time zone"],
+  timestamptz: ["timestamp with time zone"],
+  uuid: ["uuid"],
+  json: ["json"],
+  jsonb: ["jsonb"],
+  inet: ["inet"],
 };
+
+/** A column of each type, as the catalogue would show it. */
+export function typeSamples(): ColumnFacts[] {
+  return [...Object.entries(DECLARED).flatMap(([name, declared]) => declared.map((type) => sample(name, type, null))), sample("an_enum", "enum('a','b')", ["a", "b"])];
+}
+
+function sample(name: string, type: string, enumLabels: readonly string[] | null): ColumnFacts {
+  const own = enumLabels === null;
+  return withCommonType({
+    name, type, baseTypeName: name, typeName: name, typeKind: own ? "base" : "enum", typeSchema: own ? "pg_catalog" : "public", notNull: false, generated: null, identity: null, hasDefault: false, collation: null, enumLabels,
+  });
+}
 
 export function commonTypeOf(column: Facts): CommonType {
   if (column.typeKind === "enum") return { kind: "label", labels: column.enumLabels ?? [] };
   const own = column.typeKind === "base" && column.typeSchema === "pg_catalog";
-  const make = own || column.typeKind === "domain" ? TYPES[column.baseTypeName] : undefined;
+  const make = own || column.typeKind === "domain" ? (TYPES as Readonly<Record<string, Make>>)[column.baseTypeName] : undefined;
   return make === undefined ? { kind: "other", name: column.type } : make(modifiersOf(column.type));
 }
 

@@ -92,6 +92,11 @@ export class PostgresCutReader implements CutReader {
     return found;
   }
 
+  /** Between two PostgreSQL servers the form for comparing is the type's own text. */
+  writableByKey(compared: ComparedClass, keys: readonly (readonly string[])[]): Promise<(RowText | null)[]> {
+    return this.rowsByKey(compared, keys);
+  }
+
   async digestCounts(compared: ComparedClass, digests: readonly string[]): Promise<Map<string, number>> {
     const projection = this.project(compared);
     const rows = await this.query(

@@ -3,6 +3,7 @@ import {
   commonFit, findTable, tableKey,
   type Catalogue, type ColumnFacts, type Finding, type RecordClass, type ServerFacts, type TableFacts, type TableName,
 } from "../../src/core/index.ts";
+import { typeFor } from "./ddl.ts";
 import { originGrants } from "./grants.ts";
 import { quoteIdent, quoteTable } from "./identifiers.ts";
 import { postgresFacts } from "./inspect.ts";
@@ -215,10 +216,16 @@ function acrossEngines(from: ColumnFacts, to: ColumnFacts): Fit {
   return fits === "refused" ? { fits: false, reason: note } : { fits: true, note };
 }
 
+function mendType(cls: RecordClass, from: ColumnFacts, to: ColumnFacts, source: Catalogue): string {
+  const type = source.server.engine === "postgres" ? from.type : typeFor(from.common);
+  if (type === null) return `\`${from.name}: { drop: true }\` in \`columns\``;
+  return `ALTER TABLE ${quoteTable(cls.target)} ALTER COLUMN ${quoteIdent(to.name)} TYPE ${type};`;
+}
+
 function columnFit(cls: RecordClass, from: ColumnFacts, to: ColumnFacts, isMapped: boolean, target: Catalogue, source: Catalogue, add: Add): void {
   if (!isMapped) {
     const fit = source.server.engine === "postgres" ? typeFit(valueType(from, postgresFacts(source)), valueType(to, postgresFacts(target))) : acrossEngines(from, to);
-    if (!fit.fits) add(error("type", cls.name, `column "${to.name}": ${from.type} does not fit ${to.type}: ${fit.reason}`, `ALTER TABLE ${quoteTable(cls.target)} ALTER COLUMN ${quoteIdent(to.name)} TYPE ${from.type};`));
+    if (!fit.fits) add(error("type", cls.name, `column "${to.name}": ${from.type} does not fit ${to.type}: ${fit.reason}`, mendType(cls, from, to, source)));
     else if (fit.note !== null) add(warning("type", cls.name, `column "${to.name}": ${from.type} to ${to.type}: ${fit.note}`, "nothing, if that is meant"));
   }
   if (to.notNull && !from.notNull) add(warning("not-null", cls.name, `column "${to.name}" is NOT NULL on the target only: a NULL would halt the mirror`, `ALTER TABLE ${quoteTable(cls.target)} ALTER COLUMN ${quoteIdent(to.name)} DROP NOT NULL;`));

@@ -1,6 +1,6 @@
 /** Makes rows of the target what the source's are: as statements to read, and as their execution. */
 import type pg from "pg";
-import { DualrunError, type ComparedClass, type RowRepair, type RowText } from "../../src/core/index.ts";
+import { CONVERSIONS, DualrunError, type ComparedClass, type RowRepair, type RowText } from "../../src/core/index.ts";
 import { project } from "./canonical.ts";
 import { quoteIdent, quoteLiteral, quoteTable } from "./identifiers.ts";
 
@@ -72,7 +72,13 @@ function keyIs(compared: ComparedClass, offset: number): string {
 }
 
 function keyValues(compared: ComparedClass, key: readonly string[]): Statement["values"] {
-  return compared.cls.key.map((column, i) => ({ column, value: key[i]! }));
+  return compared.cls.key.map((column, i) => ({ column, value: asTaken(compared, column, key[i]!) }));
+}
+
+/** A key as it is compared, in the text that its column takes. */
+function asTaken({ cls }: ComparedClass, column: string, text: string): string {
+  const conversion = cls.columns.find(({ target }) => target === column)?.conversion;
+  return conversion === undefined ? text : CONVERSIONS[conversion](Buffer.from(text)).toString();
 }
 
 function typeOf(compared: ComparedClass, column: string): string {

@@ -9,6 +9,7 @@ import { certificateExpiry, connect, connectPool, describe, sqlState, withClient
 import { conversionInto } from "./common-types.ts";
 import { sliceKindOf } from "./canonical.ts";
 import { prepareTargetReader } from "./cut.ts";
+import { dialect } from "./ddl.ts";
 import { formatFor } from "./formats.ts";
 import { carryPass } from "./freeze-sql.ts";
 import { PostgresFreeze } from "./freeze.ts";
@@ -42,6 +43,7 @@ export async function connectPostgresTarget(endpoint: Endpoint, migration: strin
 }
 
 export class PostgresTarget implements Target {
+  readonly dialect = dialect;
   private readonly endpoint: Endpoint;
   private readonly migration: string;
   private readonly control: pg.Pool;

@@ -29,7 +29,7 @@ export type Fit =
   | { readonly fits: false; readonly reason: string };
 
 /** Resolves domains and splits arrays. */
-export function valueType(column: ColumnFacts, facts: PostgresFacts): ValueType {
+export function valueType(column: ColumnFacts, facts: Pick<PostgresFacts, "definitions">): ValueType {
   const definition = facts.definitions[`${column.typeSchema}.${column.typeName}`] ?? null;
   const isDomain = column.typeKind === "domain";
   const printed = isDomain ? (definition ?? column.type) : column.type;

@@ -4,8 +4,10 @@ import { runDemo } from "../demo/index.ts";
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
 
 /** The whole thing on two servers of its own. */
-export async function demo(options: { readonly for?: string; readonly port: string; readonly rate: string; readonly drift?: boolean; readonly json?: boolean }): Promise<void> {
+export async function demo(options: { readonly from: string; readonly to: string; readonly for?: string; readonly port: string; readonly rate: string; readonly drift?: boolean; readonly json?: boolean }): Promise<void> {
   process.exitCode = await runDemo({
+    from: options.from,
+    to: options.to,
     forMs: options.for === undefined ? null : milliseconds(options.for),
     port: whole(options.port, "--port"),
     rate: whole(options.rate, "--rate"),

@@ -1,7 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { isLoopback, resolveSecret } from "../config/index.ts";
-import { DualrunError, findTable, tableKey, type Catalogue, type TableFacts, type TlsOptions } from "../core/index.ts";
+import { DualrunError, findTable, tableKey, type Catalogue, type CommonKind, type TableFacts, type TableName, type TlsOptions } from "../core/index.ts";
 import { connectBoth, type Side } from "./connect.ts";
 import { print } from "./shared.ts";
 
@@ -32,7 +32,7 @@ export async function init(options: InitOptions): Promise<void> {
   const target = sideOf("target", options, ca);
   await using sides = await connectBoth(source, target, options.migration);
   const [sourceFacts, targetFacts] = await Promise.all([sides.source.inspect(), sides.target.inspect()]);
-  const text = initDocument(options.migration, written("source", source, options), written("target", target, options), sourceFacts, targetFacts);
+  const text = initDocument(options.migration, written("source", source, sourceFacts, options), written("target", target, targetFacts, options), sourceFacts, targetFacts);
   try {
     await writeFile(options.output, text, { flag: "wx" });
   } catch (error) {
@@ -71,7 +71,8 @@ function tlsMode(given: string | undefined, local: boolean): TlsOptions["mode"] 
   return mode;
 }
 
-function written(side: "source" | "target", { engine, tls }: Side, options: InitOptions): InitSide {
+/** The engine is the one that answered: `mysql://` is MariaDB's address too. */
+function written(side: "source" | "target", { tls }: Side, { server: { engine } }: Catalogue, options: InitOptions): InitSide {
   const reference = isReference(options[side]) ? options[side] : `env:${side.toUpperCase()}_URL`;
   return { engine, reference, tls: { mode: tls.mode, ca: options.ca === undefined ? null : resolve(options.ca) } };
 }
@@ -79,16 +80,18 @@ function written(side: "source" | "target", { engine, tls }: Side, options: Init
 /** The configuration as text: tables that both sides have as classes, amounts beside a currency as suggestions. */
 export function initDocument(migration: string, source: InitSide, target: InitSide, sourceFacts: Catalogue, targetFacts: Catalogue): string {
   const tables = sourceFacts.tables.filter((facts) => (facts.kind === "table" || facts.kind === "partitioned") && facts.table.schema !== "dualrun");
-  const both = tables.filter((facts) => findTable(targetFacts, facts.table) !== undefined);
-  const onlySource = tables.filter((facts) => findTable(targetFacts, facts.table) === undefined);
+  const crosses = source.engine !== target.engine;
+  const pairs = tables.filter(({ table }) => !crosses || isOf(sourceFacts, table)).map((facts) => pairOf(facts, crosses ? { schema: DEFAULT_SCHEMA, name: facts.table.name } : facts.table, targetFacts));
+  const listed = pairs.filter(({ onTarget }) => crosses || onTarget !== undefined);
+  const absent = pairs.filter(({ onTarget }) => onTarget === undefined);
   return [
     "# yaml-language-server: $schema=config/dualrun.schema.json",
     `migration: ${JSON.stringify(migration)}   # names slot, publication and marker rows`,
     `timeZone: ${Intl.DateTimeFormat().resolvedOptions().timeZone}   # the zone of business dates`,
     sideLine("source", source),
     sideLine("target", target),
-    ...(both.length === 0 ? ['include: ["public.*"]   # no table exists on both sides yet'] : ["classes:", ...both.flatMap((facts) => classLines(facts, findTable(targetFacts, facts.table)!, both))]),
-    ...onlySource.map((facts) => `  # not on the target: ${tableText(facts)}`),
+    ...(listed.length === 0 ? ['include: ["public.*"]   # no table exists on both sides yet'] : ["classes:", ...listed.flatMap((pair) => classLines(pair, listed))]),
+    ...absent.map(({ target: name }) => `  # not on the target: ${tableText(name)}${crosses ? ", which `dualrun check` says how to create" : ""}`),
     "http: { listen: 127.0.0.1:7070 }",
     "",
   ].join("\n");
@@ -99,19 +102,43 @@ function sideLine(side: string, { engine, reference, tls: { mode, ca } }: InitSi
   return `${side}: { engine: ${engine}, url: ${JSON.stringify(reference)}, tls: ${tls} }`;
 }
 
-function classLines(facts: TableFacts, onTarget: TableFacts, all: readonly TableFacts[]): string[] {
-  const currency = onTarget.columns.find((column) => /currency/i.test(column.name));
-  const amounts = onTarget.columns.filter((column) => column.baseTypeName === "numeric");
-  const shared = all.some((other) => other !== facts && other.table.name === facts.table.name);
-  const lines = [`  - source: ${tableText(facts)}`, ...(shared ? [`    name: ${JSON.stringify(tableKey(facts.table))}`] : [])];
+/** PostgreSQL's, for tables of engines whose schema is the database. */
+const DEFAULT_SCHEMA = "public";
+
+/** In the database that the address names, if it names one. */
+function isOf({ server: { database } }: Catalogue, { schema }: TableName): boolean {
+  return database === "" || schema === database;
+}
+
+/** A table of the source, and what it is called on the target. */
+interface Pair {
+  readonly facts: TableFacts;
+  readonly target: TableName;
+  /** Undefined where it does not exist yet. */
+  readonly onTarget: TableFacts | undefined;
+}
+
+function pairOf(facts: TableFacts, target: TableName, targetFacts: Catalogue): Pair {
+  return { facts, target, onTarget: findTable(targetFacts, target) };
+}
+
+const DECIMALS: ReadonlySet<CommonKind> = new Set(["decimal", "unbounded decimal"]);
+
+function classLines({ facts, target, onTarget }: Pair, all: readonly Pair[]): string[] {
+  const { columns } = onTarget ?? facts;
+  const currency = columns.find((column) => /currency/i.test(column.name));
+  const amounts = columns.filter((column) => DECIMALS.has(column.common.kind));
+  const shared = all.some((other) => other.facts !== facts && other.facts.table.name === facts.table.name);
+  const isElsewhere = tableKey(target) !== tableKey(facts.table);
+  const lines = [`  - source: ${tableText(facts.table)}`, ...(isElsewhere ? [`    target: ${tableText(target)}`] : []), ...(shared ? [`    name: ${JSON.stringify(tableKey(facts.table))}`] : [])];
   if (currency !== undefined && amounts.length > 0) {
-    const pairs = amounts.map((column) => `{ column: ${JSON.stringify(column.name)}, currency: ${JSON.stringify(currency.name)} }`);
-    lines.push("    # kind: money", `    # money: [${pairs.join(", ")}]`);
+    const money = amounts.map((column) => `{ column: ${JSON.stringify(column.name)}, currency: ${JSON.stringify(currency.name)} }`);
+    lines.push("    # kind: money", `    # money: [${money.join(", ")}]`);
   }
   return lines;
 }
 
-function tableText({ table: { schema, name } }: TableFacts): string {
+function tableText({ schema, name }: TableName): string {
   const part = (text: string): string => (/^[\p{L}_][\p{L}\p{N}_$-]*$/u.test(text) ? text : `"${text.replaceAll('"', '""')}"`);
   return JSON.stringify(`${part(schema)}.${part(name)}`);
 }

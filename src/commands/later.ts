@@ -10,7 +10,6 @@ export const LATER: Readonly<Record<string, { readonly about: string; readonly m
   runbook: { about: "the steps of this migration", meanwhile: "see README.md" },
   "close-out": { about: "the final document", meanwhile: "keep `dualrun status --json`" },
   abort: { about: "gives the migration up", meanwhile: "stop the daemon, drop slot and publication dualrun_MIGRATION on the source and schema dualrun on the target" },
-  types: { about: "the mapping table of types", meanwhile: "`dualrun check` names types that do not fit" },
   replay: { about: "applies a stretch of the journal", meanwhile: "a target that was restored goes on by itself while journal or source still have what it lacks" },
 };
 

@@ -52,7 +52,7 @@ function diffRow(row: RowDifference, compared: ComparedClass, source: RowText | 
 
 /** What would make the target equal; deletes before updates before inserts. */
 export async function repairsAt(cut: Cut, compared: ComparedClass, rows: readonly RowDifference[]): Promise<RowRepair[]> {
-  const texts = await cut.source.rowsByKey(compared, rows.map(({ key }) => key));
+  const texts = await cut.source.writableByKey(compared, rows.map(({ key }) => key));
   const order = { extra: 0, mismatched: 1, missing: 2 } as const;
   return rows.map(({ kind, key, columns, times }, i) => ({ kind, key, columns, times, row: texts[i] ?? null })).toSorted((a, b) => order[a.kind] - order[b.kind]);
 }

@@ -1,5 +1,5 @@
 /** What an engine's catalogue says: facts, no judgement. */
-import type { CommonType } from "./common-types.ts";
+import type { CommonFit, CommonType } from "./common-types.ts";
 import type { TableName } from "./names.ts";
 
 export interface ColumnFacts {
@@ -101,4 +101,20 @@ export interface Finding {
   readonly subject: string | null;
   readonly what: string;
   readonly mend: string;
+}
+
+/** How an engine's statements are written where they are shown to be run. */
+export interface Dialect {
+  /** A name, quoted. */
+  ident(name: string): string;
+  /** The type of a column that takes every such value of another engine; null: there is none. */
+  typeFor(common: CommonType): string | null;
+}
+
+/** What an engine says of its types without being asked for a catalogue. */
+export interface EngineTypes {
+  /** A column of each type that can be mirrored, some with several modifiers; they stand in no table. */
+  readonly typeSamples: readonly ColumnFacts[];
+  /** What holds between two columns of this engine; absent: what holds between engines. */
+  readonly fitWithin?: (from: ColumnFacts, to: ColumnFacts) => CommonFit;
 }

@@ -102,6 +102,11 @@ export function commonFit(from: CommonType, to: CommonType): CommonFit {
   return known === undefined ? refused(`${kindName(from)} does not become ${kindName(to)}`) : known(from as never, to as never);
 }
 
+/** Whether the rules name this pair at all; what they do not name is refused as a matter of course. */
+export function isKnownPair(from: CommonType, to: CommonType): boolean {
+  return RULES.has(`${from.kind} > ${to.kind}`);
+}
+
 function integers({ bits, unsigned }: Of<"integer">, to: Of<"integer">): CommonFit {
   if (bits === to.bits && unsigned === to.unsigned) return EXACT;
   if (unsigned && !to.unsigned) return bits < to.bits ? EXACT : refused(`an unsigned number of ${bits} bits does not fit a signed one of ${to.bits}`);
@@ -179,6 +184,19 @@ export function canonicalForm(from: CommonType, to: CommonType): CanonicalForm {
   if (to.kind === "boolean" && from.kind === "bits") return { form: "integer" };
   if (to.kind === "bits" && from.kind === "boolean") return { form: "integer" };
   return { form: FORMS[to.kind] ?? "presence" } as CanonicalForm;
+}
+
+const EQUATED: Readonly<Partial<Record<CanonicalForm["form"], string>>> = {
+  "presence": "whether there is a value, and nothing of the value",
+  "unpadded text": "the text without blanks at its end",
+  "decimal": "the number, whatever digits it is written with",
+  "microseconds": "the time in microseconds",
+  "timestamp": "the time to the microsecond",
+};
+
+/** What of a value a comparison looks at, for a pair that `commonFit` lets pass; null: all of it, as it is written. */
+export function equated(from: CommonType, to: CommonType): string | null {
+  return EQUATED[canonicalForm(from, to).form] ?? null;
 }
 
 function isPadded(type: CommonType): boolean {

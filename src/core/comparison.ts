@@ -127,6 +127,8 @@ export interface CutReader extends AsyncDisposable {
   rows(compared: ComparedClass, groups: readonly number[]): Promise<RowDigest[]>;
   /** Rows by key, in the order of the keys; null: there is none. For a class without key: any row of that digest. */
   rowsByKey(compared: ComparedClass, keys: readonly (readonly string[])[]): Promise<(RowText | null)[]>;
+  /** The same as the target's columns take them, for the source's rows: what `rowsByKey` shows can be a form for comparing only. */
+  writableByKey(compared: ComparedClass, keys: readonly (readonly string[])[]): Promise<(RowText | null)[]>;
   /** How many rows of each digest there are; for classes without a key. */
   digestCounts(compared: ComparedClass, digests: readonly string[]): Promise<Map<string, number>>;
 }

@@ -1,7 +1,7 @@
 /** The ports that everything hangs on. Connectors implement them; nothing here knows an engine. */
 import type { ClassChanges } from "./changes.ts";
 import type { Conversion } from "./common-types.ts";
-import type { Catalogue, Finding } from "./catalogue.ts";
+import type { Catalogue, Dialect, EngineTypes, Finding } from "./catalogue.ts";
 import type { Checkpoint, Position, Positions, RecordClass, Side } from "./words.ts";
 import type { TableName } from "./names.ts";
 import type { ComparedClass, CutReader, ReadLimits, RowRepair, Scratch, SliceKind, SourceCut } from "./comparison.ts";
@@ -18,7 +18,7 @@ export interface Endpoint {
   readonly tls: TlsOptions;
 }
 
-export interface Engine {
+export interface Engine extends EngineTypes {
   readonly name: "postgres" | "mysql" | "mariadb";
   /** `replica` is what comparisons read instead; null: the source itself. */
   connectSource(endpoint: Endpoint, migration: string, replica: Endpoint | null): Promise<Source>;
@@ -368,6 +368,7 @@ export interface Migration {
 export type SqlExecutor = (text: string, values?: readonly unknown[]) => Promise<Record<string, unknown>[]>;
 
 export interface Target extends AsyncDisposable, Freezable {
+  readonly dialect: Dialect;
   /** When the server's certificate expires; null without TLS. */
   certificateExpiry(): Promise<Date | null>;
   inspect(): Promise<Catalogue>;

@@ -1,18 +1,20 @@
-/** The main job on a bare machine: two PostgreSQL servers of our own, a live business, and the mirror between them. */
+/** The main job on a bare machine: two servers of our own, a live business, and the mirror between them. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { SingleBar } from "cli-progress";
-import pg from "pg";
-import { parseConfig } from "../config/index.ts";
+import { parseConfig, type Config } from "../config/index.ts";
 import { EXIT, type ComparisonDocument, type SnapshotProgress, type StatusDocument } from "../core/index.ts";
 import { startDaemon, type RunningDaemon } from "../daemon.ts";
 import { createLogger } from "../telemetry/index.ts";
 import { showDrift, type DriftResult } from "./drift.ts";
-import { DEMO_CLASSES, createDemoSchema, seed } from "./schema.ts";
-import { startEmbeddedPostgres, type EmbeddedServer } from "./servers.ts";
-import { isEqual, verifyTables, type TableVerdict } from "./verify.ts";
-import { startWorkload, type Workload, type WorkloadTotals } from "./workload.ts";
+import type { DemoServer, DemoStage, StageMaker } from "./stage.ts";
+import { stageFor } from "./stages.ts";
+import { isEqual, type TableVerdict } from "./verify.ts";
+import type { Workload, WorkloadTotals } from "./workload.ts";
 
 export interface DemoOptions {
+  /** Engines of source and target; default PostgreSQL. */
+  readonly from?: string;
+  readonly to?: string;
   /** Milliseconds of live mirroring, then comparison and end; null: until Ctrl-C. */
   readonly forMs: number | null;
   readonly port: number;
@@ -37,17 +39,21 @@ interface DemoResult {
 }
 
 const MIGRATION = "demo";
-const SERVER_SETTINGS = { max_wal_size: "2GB", shared_buffers: "256MB" };
+const DEFAULT_RATE = 200;
 
-/** Runs the demo and returns its exit code; everything it made is gone when it returns. */
+/**
+ * Runs the demo and returns its exit code; everything it made is gone when it returns.
+ * @throws DualrunError DR1005 for engines that are not available, DR2001 when this machine cannot have the servers.
+ */
 export async function runDemo(options: DemoOptions): Promise<number> {
+  const makeStage = stageFor(options.from ?? "postgres", options.to ?? "postgres");
   const interrupted = new AbortController();
   const onSignal = (): void => interrupted.abort(new Error("interrupted"));
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
   const say = options.json ? (): void => undefined : (line: string): void => void process.stdout.write(`${line}\n`);
   try {
-    return await play(options, say, interrupted.signal);
+    return await play(makeStage, options, say, interrupted.signal);
   } catch (error) {
     if (interrupted.signal.aborted) return EXIT.interrupted;
     throw error;
@@ -57,84 +63,67 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   }
 }
 
-async function play(options: DemoOptions, say: (line: string) => void, signal: AbortSignal): Promise<number> {
-  say("starting two PostgreSQL servers …");
-  await using stage = new AsyncDisposableStack();
-  const [source, target] = await Promise.all([startServer(stage), startServer(stage)]);
+async function play(makeStage: StageMaker, options: DemoOptions, say: (line: string) => void, signal: AbortSignal): Promise<number> {
+  say("starting two servers …");
+  await using stack = new AsyncDisposableStack();
+  const stage = await makeStage(stack);
   signal.throwIfAborted();
   say("filling the source with a billing business …");
-  say(`  ${(await furnish(source, target, options.scale ?? 1)).toLocaleString("en")} rows in ${DEMO_CLASSES.length} tables`);
+  say(`  ${(await stage.furnish(options.scale ?? 1)).toLocaleString("en")} rows in ${stage.classes.length} tables`);
   signal.throwIfAborted();
-  const daemon = await startDaemon(await demoConfig(source, target, options.port), {
+  const daemon = await startDaemon(demoConfig(stage, options.port), {
     truncateTarget: false,
-    logger: createLogger({ level: options.json ? "error" : "warn", pretty: !options.json && process.stdout.isTTY }),
+    logger: createLogger({ level: options.json || crosses(stage) ? "error" : "warn", pretty: !options.json && process.stdout.isTTY }),
   });
-  stage.defer(() => daemon.stop());
-  const workload = await startWorkload(source.url, { transactionsPerSecond: options.rate ?? 200 });
+  stack.defer(() => daemon.stop());
+  const workload = await stage.startWorkload(options.rate ?? DEFAULT_RATE);
   let working = true;
-  stage.defer(async () => {
+  stack.defer(async () => {
     if (working) await workload.stop();
   });
-  announce(daemon, source, target, options, say);
+  announce(daemon, stage, options, say);
   await showSnapshot(daemon, options.json, signal);
-  const drift = options.drift === true && !signal.aborted ? await showDrift(daemon, target.url, say) : null;
+  const drift = options.drift === true && !signal.aborted ? await showDrift(daemon, stage.target.url, say) : null;
   await live(daemon, workload, options, say, signal);
   if (signal.aborted) {
     say("ending …");
     return options.forMs === null ? EXIT.done : EXIT.interrupted;
   }
   working = false;
-  return await conclude(daemon, await workload.stop(), source, target, options, drift, say);
+  return await conclude(daemon, await workload.stop(), stage, options, drift, say);
 }
 
-async function startServer(stage: AsyncDisposableStack): Promise<EmbeddedServer> {
-  return stage.use(await startEmbeddedPostgres({ settings: SERVER_SETTINGS }));
+/** Between engines every type has its note, which `dualrun types` and `dualrun check` show better than a log. */
+function crosses({ source, target }: DemoStage): boolean {
+  return source.engine !== target.engine;
 }
 
-async function furnish(source: EmbeddedServer, target: EmbeddedServer, scale: number): Promise<number> {
-  await withClient(target.url, (client) => createDemoSchema(client, "target"));
-  return withClient(source.url, async (client) => {
-    await createDemoSchema(client, "source");
-    return seed(client, { scale });
-  });
-}
-
-async function withClient<T>(connectionString: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString });
-  await client.connect();
-  try {
-    return await work(client);
-  } finally {
-    await client.end();
-  }
-}
-
-function demoConfig(source: EmbeddedServer, target: EmbeddedServer, port: number): Promise<Awaited<ReturnType<typeof parseConfig>>> {
-  const side = (name: string): object => ({ engine: "postgres", url: `env:${name}` });
+function demoConfig({ source, target, classes }: DemoStage, port: number): Config {
+  const side = ({ engine }: DemoServer, name: string): object => ({ engine, url: `env:${name}` });
   const text = JSON.stringify({
     migration: MIGRATION,
     timeZone: "Pacific/Auckland",
-    source: side("DEMO_SOURCE_URL"),
-    target: side("DEMO_TARGET_URL"),
-    classes: DEMO_CLASSES.map(({ name, table, kind, money, occurredAt, sensitive }) => ({
+    source: side(source, "DEMO_SOURCE_URL"),
+    target: side(target, "DEMO_TARGET_URL"),
+    classes: classes.map(({ name, table, kind, money, occurredAt, sensitive }) => ({
       name, source: table, kind, money, sensitive, ...(occurredAt === null ? {} : { occurredAt }),
     })),
     comparison: { every: "1m" },
     bank: [{ class: "payments", column: "amount" }],
     http: { listen: `127.0.0.1:${port}` },
   });
-  return Promise.resolve(parseConfig(text, { directory: process.cwd(), env: { DEMO_SOURCE_URL: source.url, DEMO_TARGET_URL: target.url } }));
+  return parseConfig(text, { directory: process.cwd(), env: { DEMO_SOURCE_URL: source.url, DEMO_TARGET_URL: target.url } });
 }
 
-function announce(daemon: RunningDaemon, source: EmbeddedServer, target: EmbeddedServer, options: DemoOptions, say: (line: string) => void): void {
+function announce(daemon: RunningDaemon, { source, target }: DemoStage, options: DemoOptions, say: (line: string) => void): void {
   const address = daemon.addresses.http;
   say("");
   say(`  console      ${address}/   (comparisons, breaks and daily reports are a click away)`);
   say(`  API          ${address}/api/v1/status   (${address}/openapi.json)`);
   say(`  metrics      ${address}/metrics`);
-  say(`  source       PostgreSQL ${source.version}  ${source.url}`);
-  say(`  target       PostgreSQL ${target.version}  ${target.url}`);
-  say(`  workload     ${options.rate ?? 200} transactions/s on the source`);
+  say(`  source       ${source.name}  ${source.url}`);
+  say(`  target       ${target.name}  ${target.url}`);
+  say(`  workload     ${options.rate ?? DEFAULT_RATE} transactions/s on the source`);
   say("");
 }
 
@@ -192,14 +181,14 @@ function show(status: StatusDocument, json: boolean, say: (line: string) => void
 
 /** The workload has stopped: a marker is drained, then both sides are compared row by row. */
 async function conclude(
-  daemon: RunningDaemon, workload: WorkloadTotals, source: EmbeddedServer, target: EmbeddedServer, options: DemoOptions, drift: DriftResult | null, say: (line: string) => void,
+  daemon: RunningDaemon, workload: WorkloadTotals, stage: DemoStage, options: DemoOptions, drift: DriftResult | null, say: (line: string) => void,
 ): Promise<number> {
   say("\n  the workload has stopped; draining …");
   const started = performance.now();
   await daemon.drain(AbortSignal.timeout(60_000));
   const drainSeconds = (performance.now() - started) / 1000;
   const comparison = await daemon.control.proof.compare(null, true);
-  const tables = await verifyTables(source.url, target.url, DEMO_CLASSES.map(({ table }) => table));
+  const tables = await stage.verify();
   const inSync = tables.every(isEqual) && comparison.verdict === "in_sync" && (drift === null || (drift.found && drift.repaired));
   const result: DemoResult = { inSync, comparison, drift, tables, workload, status: daemon.control.status(), drainSeconds };
   if (options.json) process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);

@@ -17,6 +17,16 @@ export interface SeedOptions {
   readonly scale?: number;
 }
 
+/** What a configuration says about one table of the demo, which has the same name on both sides. */
+export interface DemoClass {
+  readonly name: string;
+  readonly table: string;
+  readonly kind: "record" | "money" | "audit";
+  readonly money: readonly { readonly column: string; readonly currency: string }[];
+  readonly occurredAt: string | null;
+  readonly sensitive: readonly string[];
+}
+
 /** The demo's tables in an order in which foreign keys can be loaded, with what a configuration says about them. */
 export const DEMO_CLASSES = [
   { name: "customers", table: "billing.customers", kind: "money", money: [{ column: "balance", currency: "currency" }], occurredAt: "created_at", sensitive: ["name", "email"] },
@@ -27,8 +37,9 @@ export const DEMO_CLASSES = [
   { name: "credit_notes", table: "billing.credit_notes", kind: "money", money: [{ column: "amount", currency: "currency" }], occurredAt: "issued_at", sensitive: [] },
   { name: "counters", table: "billing.counters", kind: "record", money: [], occurredAt: null, sensitive: [] },
   { name: "audit_log", table: "billing.audit_log", kind: "audit", money: [], occurredAt: "occurred_at", sensitive: ["actor"] },
-] as const;
+] as const satisfies readonly DemoClass[];
 
+/** In the order of the countries and time zones of the seeded customers. */
 export const DEMO_CURRENCIES = ["NZD", "AUD", "EUR", "USD", "GBP", "JPY"] as const;
 
 /** Creates the schema `billing`, empty. The target has the same tables, keys and indexes, but no triggers. */

@@ -38,8 +38,11 @@ async function open(connectionString: string): Promise<pg.Client> {
 }
 
 async function verifyTable(source: pg.Client, target: pg.Client, table: string): Promise<TableVerdict> {
-  const left = rowsOf(source, table);
-  const right = rowsOf(target, table);
+  return compareSorted(table, rowsOf(source, table), rowsOf(target, table));
+}
+
+/** Merges the rows of both sides, each in the bytewise order of its text. */
+export async function compareSorted(table: string, left: AsyncIterator<string, undefined>, right: AsyncIterator<string, undefined>): Promise<TableVerdict> {
   let sourceRows = 0, targetRows = 0, missing = 0, extra = 0;
   let a = await left.next();
   let b = await right.next();

@@ -15,7 +15,7 @@ export interface Proposal {
 /** Reads both catalogues and resolves the classes; with `refuse`, faults found by preflight are thrown together as DR3001. */
 export async function agree(config: Config, source: Source, target: Target, options: { readonly refuse: boolean }): Promise<Proposal> {
   const [sourceFacts, targetFacts] = await Promise.all([source.inspect(), target.inspect()]);
-  const { classes: resolved, findings } = resolveClasses(config, sourceFacts, targetFacts);
+  const { classes: resolved, findings } = resolveClasses(config, sourceFacts, targetFacts, target.dialect);
   const classes = sourceFacts.server.engine === targetFacts.server.engine ? resolved : resolved.map((cls) => converted(cls, target.conversions(cls, targetFacts)));
   const all = [...findings, ...source.preflight(classes, sourceFacts), ...target.preflight(classes, targetFacts, sourceFacts)];
   const errors = all.filter((finding) => finding.severity === "error");
@@ -27,7 +27,7 @@ export async function agree(config: Config, source: Source, target: Target, opti
   }));
   return {
     agreement: { classes: agreed, layouts: await source.layouts(classes.map((cls) => cls.source)) },
-    warnings: all.filter((finding) => finding.severity === "warning").map(line),
+    warnings: [...new Set(all.filter((finding) => finding.severity === "warning").map(line))],
   };
 }
 

@@ -2,7 +2,7 @@
 import type { ClassConfig, ColumnRule, Config } from "../config/index.ts";
 import {
   compileWhere, findTable, isDualrunError, tableKey, whereColumns, whereTypeOf,
-  type Catalogue, type ColumnFacts, type CommonKind, type Finding, type MappedColumn, type RecordClass, type TableFacts, type TableName, type UniqueKeyFacts,
+  type Catalogue, type ColumnFacts, type CommonKind, type Dialect, type Finding, type MappedColumn, type RecordClass, type TableFacts, type TableName, type UniqueKeyFacts,
 } from "../core/index.ts";
 
 export interface Resolution {
@@ -14,13 +14,22 @@ const OWN_SCHEMA = "dualrun";
 const ident = (name: string): string => `"${name.replaceAll('"', '""')}"`;
 const table = (name: TableName): string => `${ident(name.schema)}.${ident(name.name)}`;
 
-/** A class with an error among its findings is left out of `classes`. */
-export function resolveClasses(config: Config, source: Catalogue, target: Catalogue): Resolution {
+/** How the target's statements are written. */
+interface Writing {
+  ident(name: string): string;
+  /** Null: the target has no such type. */
+  typeOf(column: ColumnFacts): string | null;
+}
+
+/** A class with an error among its findings is left out of `classes`. `dialect` is the target's: between engines it names the types. */
+export function resolveClasses(config: Config, source: Catalogue, target: Catalogue, dialect?: Dialect): Resolution {
+  const crosses = dialect !== undefined && source.server.engine !== target.server.engine;
+  const writing: Writing = { ident: dialect?.ident ?? ident, typeOf: (column) => (crosses ? dialect.typeFor(column.common) : column.type) };
   const findings: Finding[] = [];
   const classes: RecordClass[] = [];
   const chosen = wantedClasses(config, source);
   for (const wanted of chosen) {
-    const resolver = new ClassResolver(wanted, source, target);
+    const resolver = new ClassResolver(wanted, source, target, writing);
     const cls = resolver.resolve();
     findings.push(...resolver.findings);
     if (cls !== null) classes.push(cls);
@@ -65,11 +74,13 @@ const DATE_KINDS: ReadonlySet<CommonKind> = new Set(["date", "timestamp", "insta
 class ClassResolver {
   readonly findings: Finding[] = [];
   private readonly wanted: ClassConfig;
+  private readonly writing: Writing;
   private readonly from: TableFacts | undefined;
   private readonly to: TableFacts | undefined;
 
-  constructor(wanted: ClassConfig, source: Catalogue, target: Catalogue) {
+  constructor(wanted: ClassConfig, source: Catalogue, target: Catalogue, writing: Writing) {
     this.wanted = wanted;
+    this.writing = writing;
     this.from = findTable(source, wanted.source);
     this.to = findTable(target, wanted.target);
   }
@@ -98,13 +109,20 @@ class ClassResolver {
   /** The source's table under the class's rules; generated columns are the operator's to define. */
   private createTable(): string {
     if (this.from === undefined) return "create the table on the target";
+    const { writing } = this;
     const renamed = new Map([...this.wanted.columns].flatMap(([name, rule]) => (rule.kind === "take" && rule.from !== null ? [[rule.from, name] as const] : [])));
     const copied = this.from.columns.filter((column) => column.generated === null && !this.isDropped(column.name));
-    const names = new Map(copied.map((column) => [column.name, ident(renamed.get(column.name) ?? column.name)]));
-    const parts = copied.map((column) => `${names.get(column.name)!} ${column.type}${column.notNull ? " NOT NULL" : ""}`);
+    const typed = copied.flatMap((column) => [writing.typeOf(column)].flatMap((type) => (type === null ? [] : [{ column, type }])));
+    const names = new Map(typed.map(({ column: { name } }) => [name, writing.ident(renamed.get(name) ?? name)]));
+    const parts = typed.map(({ column, type }) => `${names.get(column.name)!} ${type}${column.notNull ? " NOT NULL" : ""}`);
     const primary = this.from.uniqueKeys.find((key) => key.primary)?.columns;
     if (primary !== undefined && primary.every((name) => names.has(name))) parts.push(`PRIMARY KEY (${primary.map((name) => names.get(name)!).join(", ")})`);
-    return `CREATE TABLE ${table(this.wanted.target)} (${parts.join(", ")});`;
+    const homeless = copied.filter((column) => !names.has(column.name)).map(({ name, type }) => ` and \`${name}: { drop: true }\` in \`columns\`, for the target has no type for ${type}`);
+    return `CREATE TABLE ${this.targetTable()} (${parts.join(", ")});${homeless.join("")}`;
+  }
+
+  private targetTable(): string {
+    return `${this.writing.ident(this.wanted.target.schema)}.${this.writing.ident(this.wanted.target.name)}`;
   }
 
   // ------------------------------------------------------------ columns
@@ -203,8 +221,8 @@ class ClassResolver {
   private generated(column: ColumnFacts, from: TableFacts, rule: ColumnRule | undefined, used: Set<string>): MappedColumn[] {
     const same = from.columns.find((facts) => facts.name === column.name);
     if (same !== undefined) used.add(same.name);
-    if (rule !== undefined && rule.kind !== "drop") this.fault("generated-column", "target", `column "${column.name}" is generated on the target and cannot be written`, `remove the rule, or ALTER TABLE ${table(this.wanted.target)} ALTER COLUMN ${ident(column.name)} DROP EXPRESSION;`);
-    else if (same !== undefined && same.generated === null && rule === undefined) this.fault("generated-column", "target", `column "${column.name}" is generated on the target and plain on the source`, `ALTER TABLE ${table(this.wanted.target)} ALTER COLUMN ${ident(column.name)} DROP EXPRESSION; or \`${column.name}: { drop: true }\` in \`columns\``);
+    if (rule !== undefined && rule.kind !== "drop") this.fault("generated-column", "target", `column "${column.name}" is generated on the target and cannot be written`, `remove the rule, or ALTER TABLE ${this.targetTable()} ALTER COLUMN ${this.writing.ident(column.name)} DROP EXPRESSION;`);
+    else if (same !== undefined && same.generated === null && rule === undefined) this.fault("generated-column", "target", `column "${column.name}" is generated on the target and plain on the source`, `ALTER TABLE ${this.targetTable()} ALTER COLUMN ${this.writing.ident(column.name)} DROP EXPRESSION; or \`${column.name}: { drop: true }\` in \`columns\``);
     return [];
   }
 
@@ -239,7 +257,7 @@ class ClassResolver {
       this.findings.push({ severity: "warning", check: "unfilled-column", side: "target", subject: this.wanted.name, what: `column "${column.name}" of the target is not filled by the mirror`, mend: "give it a `from` or a `default` in `columns`, if it should be" });
       return;
     }
-    this.fault("unfilled-column", "target", `column "${column.name}" of the target is NOT NULL and nothing fills it`, `add a rule in \`columns\`, or ALTER TABLE ${table(this.wanted.target)} ALTER COLUMN ${ident(column.name)} DROP NOT NULL;`);
+    this.fault("unfilled-column", "target", `column "${column.name}" of the target is NOT NULL and nothing fills it`, `add a rule in \`columns\`, or ALTER TABLE ${this.targetTable()} ALTER COLUMN ${this.writing.ident(column.name)} DROP NOT NULL;`);
   }
 
   private checkUnused(column: ColumnFacts, used: ReadonlySet<string>): void {
@@ -248,7 +266,13 @@ class ClassResolver {
       this.findings.push({ severity: "warning", check: "generated-column", side: "source", subject: this.wanted.name, what: `column "${column.name}" is generated on the source and does not exist on the target`, mend: `add it there as a generated column, or \`${column.name}: { drop: true }\` in \`columns\`` });
       return;
     }
-    this.fault("missing-column", "target", `column "${column.name}" of the source has no column on the target`, `ALTER TABLE ${table(this.wanted.target)} ADD COLUMN ${ident(column.name)} ${column.type}; or \`${column.name}: { drop: true }\` in \`columns\``);
+    this.fault("missing-column", "target", `column "${column.name}" of the source has no column on the target`, this.addColumn(column));
+  }
+
+  private addColumn(column: ColumnFacts): string {
+    const type = this.writing.typeOf(column);
+    const statement = type === null ? "" : `ALTER TABLE ${this.targetTable()} ADD COLUMN ${this.writing.ident(column.name)} ${type}; or `;
+    return `${statement}\`${column.name}: { drop: true }\` in \`columns\``;
   }
 
   // ------------------------------------------------------------ key
@@ -270,7 +294,7 @@ class ClassResolver {
       else key.push(column.target);
     }
     if (key.length > 0 && !to.uniqueKeys.some((unique) => isUsable(unique) && sameColumns(unique.columns, key))) {
-      this.fault("target-key", "target", `${tableKey(to.table)} has no unique index on (${key.join(", ")})`, `CREATE UNIQUE INDEX ON ${table(to.table)} (${key.map(ident).join(", ")});`);
+      this.fault("target-key", "target", `${tableKey(to.table)} has no unique index on (${key.join(", ")})`, `CREATE UNIQUE INDEX ON ${this.targetTable()} (${key.map((name) => this.writing.ident(name)).join(", ")});`);
     }
     return key;
   }
