@@ -50,14 +50,14 @@ class Stage implements AsyncDisposable {
   static async make(context: TestContext, flavour: Flavour, config: object = {}): Promise<Stage> {
     const [server, pair] = [await orSkip(context, sharedMysql(requestOf(flavour))), await orSkip(context, sharedPair())];
     const [from, to] = [await server.createDatabase("fault"), await pair.target.createDatabase("fault")];
-    const source = await connectMysql(from.url);
+    const source = await patient(from.url);
     for (const statement of WORKLOAD_SOURCE.split(/;\n/).filter(Boolean)) await source.query(statement);
     const target = new pg.Client({ connectionString: to.url });
     target.on("error", () => undefined); // it shows at the next statement
     await target.connect();
     await target.query(WORKLOAD_TARGET);
     const home = await DaemonHome.make({
-      migration: from.name.replaceAll("_", "-").slice(0, 30), source: from.url, target: to.url,
+      migration: "fault", source: from.url, target: to.url,
       config: {
         source: { engine: server.engine, url: "env:TEST_SOURCE" },
         classes: WORKLOAD_TABLES.map((name) => ({ name, source: `${from.name}.${name}`, target: `public.${name}` })),
@@ -76,7 +76,7 @@ class Stage implements AsyncDisposable {
 
   /** The log is in one order: once its last row is there, so is the rest. */
   private async drained(daemon: DaemonProcess): Promise<void> {
-    if (!this.source.isValid()) this.source = await connectMysql(this.from.url);
+    if (!this.source.isValid()) this.source = await patient(this.from.url);
     const { insertId } = await this.source.query<{ insertId: number }>("INSERT INTO audit_log (what) VALUES ('the end')");
     await waitFor(async () => (await this.target.query("SELECT 1 FROM audit_log WHERE id = $1", [insertId])).rowCount === 1, () => `the last row\n${daemon.output.slice(-3000)}`);
   }
@@ -107,6 +107,13 @@ class Stage implements AsyncDisposable {
     await Promise.allSettled([this.source.end(), this.target.end()]);
     await Promise.allSettled([this.from.drop(), this.to.drop()]);
   }
+}
+
+/** A connection whose loss shows itself at the next statement. */
+async function patient(url: string): Promise<Connection> {
+  const connection = await connectMysql(url);
+  connection.on("error", () => undefined);
+  return connection;
 }
 
 const streaming = (daemon: DaemonProcess): Promise<unknown> => daemon.until(({ phase, state }) => phase === "dual-run" && state === "streaming", "streaming");
@@ -166,6 +173,7 @@ describe.each(FLAVOURS)("%s", (flavour) => {
     expect(await writers.stop()).toBeGreaterThan(0);
     await streaming(daemon);
     await stage.expectEqual(daemon);
+    expect((await daemon.status()).restarts).toBeGreaterThanOrEqual(3);
     expect((await daemon.stop()).code).toBe(0);
   });
 
@@ -311,9 +319,9 @@ describe.each(FLAVOURS)("%s", (flavour) => {
 
     test.for([
       ["purged beyond the position while the daemon is down", ["DR4004"], true, purge],
-      ["reset while the daemon is down", ["DR4002", "DR4003", "DR4004"], true, ({ source }) => source.query(reset)],
-      ["reset while the daemon is down, and then written beyond the position", ["DR4002", "DR4003", "DR4004"], true, many],
-      ["reset while the daemon is streaming", ["DR4002", "DR4003", "DR4004"], false, async ({ source }) => { await source.query(reset); await source.query("UPDATE t SET n = 5"); }],
+      ["reset while the daemon is down", ["DR4004"], true, ({ source }) => source.query(reset)],
+      ["reset while the daemon is down, and then written beyond the position", ["DR4004"], true, many],
+      ["reset while the daemon is streaming", ["DR4004"], false, async ({ source }) => { await source.query(reset); await source.query("UPDATE t SET n = 5"); }],
     ] as [string, string[], boolean, (mirror: CrossMirror) => Promise<unknown>][])("%s", { timeout: 120_000 }, async ([, codes, isDown, damage], context) => {
       const server = await orSkip(context, sharedMysql(requestOf(flavour)));
       sourceServer.set(flavour, server);
@@ -341,7 +349,6 @@ async function kill(server: TestMysql, whom: (thread: { readonly user: string; r
     const threads = await connection.query<{ Id: number; User: string; Command: string }[]>("SHOW FULL PROCESSLIST");
     const victims = threads.filter(({ Id, User, Command }) => Id !== connection.threadId && whom({ user: User, command: Command }));
     for (const { Id } of victims) await connection.query(`KILL ${Id}`).catch(() => undefined); // it may have ended by itself
-    expect(victims.length).toBeGreaterThan(0);
   } finally {
     await connection.end();
   }
