@@ -104,7 +104,9 @@ export class MysqlSnapshot implements Snapshot {
   async *read(chunk: Chunk, cls: RecordClass, format: ValueFormat, reader: number, signal: AbortSignal): AsyncGenerator<RowBatch, void, undefined> {
     if (format !== "text") throw new TypeError("rows of MySQL and MariaDB come as text");
     const facts = this.factsOf(cls);
-    const lines = this.connections[reader]!.queryStream({ sql: selectLines(cls, facts, chunkRange(chunk, keyColumns(cls, facts))), rowsAsArray: true });
+    const connection = this.connections[reader]!;
+    if (!connection.isValid()) throw unreachable(this.endpoint, new Error("the connection was lost"));
+    const lines = connection.queryStream({ sql: selectLines(cls, facts, chunkRange(chunk, keyColumns(cls, facts))), rowsAsArray: true });
     const abort = (): void => void lines.destroy();
     signal.addEventListener("abort", abort, { once: true });
     try {
@@ -122,7 +124,7 @@ export class MysqlSnapshot implements Snapshot {
       }
       if (bytes > 0) yield frames(gathered, bytes);
     } catch (error) {
-      throw this.connections[reader]!.isValid() || isDualrunError(error) ? error : unreachable(this.endpoint, error); // the package's stream says a TypeError
+      throw connection.isValid() || isDualrunError(error) ? error : unreachable(this.endpoint, error); // the package's stream says a TypeError
     } finally {
       signal.removeEventListener("abort", abort);
     }
