@@ -11,6 +11,13 @@ export function refused(what: string, next: string): DualrunError {
   return new DualrunError("DR5009", what, { where: "source", next });
 }
 
+/** The log no longer holds what the mirror would have to go on with. */
+export function lost(what: string, cause?: unknown): DualrunError {
+  return new DualrunError("DR4004", what, {
+    where: "source", cause, next: "Changes are missing between source and target: empty the target and copy anew with `dualrun run --truncate-target`. Keep the source's log for longer (binlog_expire_logs_seconds), and never RESET it while it is mirrored.",
+  });
+}
+
 /** The same error, of a table that it names. */
 export function ofTable(error: unknown, schema: string, table: string): unknown {
   if (!isDualrunError(error)) return error;

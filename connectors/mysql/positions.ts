@@ -50,8 +50,7 @@ export function union(position: Position, gtid: string): Position {
 
 /** Whether a position holds a transaction, named as in {@link union}. */
 export function contains(position: Position, gtid: string): boolean {
-  const relation = relate(gtid as Position, position);
-  return relation === "before" || relation === "equal";
+  return isWithin(gtid as Position, position);
 }
 
 /** What grows along a stream, one transaction after the other. */
@@ -80,6 +79,12 @@ function relate(a: Position, b: Position): Relation {
 
 /** Positions of MySQL and MariaDB. What is written in different ways, or belongs to different logs, is concurrent. */
 export const mysqlPositions: Positions = { relate, distance: () => null };
+
+/** Whether everything up to one place is up to another one too. */
+export function isWithin(inner: Position, outer: Position): boolean {
+  const relation = relate(inner, outer);
+  return relation === "before" || relation === "equal";
+}
 
 interface Subset<T> {
   isSubsetOf(other: T): boolean;

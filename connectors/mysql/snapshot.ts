@@ -2,10 +2,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Connection } from "mariadb";
 import {
-  DualrunError, findTable, tableKey,
+  DualrunError, findTable, isDualrunError, tableKey,
   type Catalogue, type Chunk, type Endpoint, type Position, type RecordClass, type RowBatch, type Snapshot, type TableFacts, type ValueFormat,
 } from "../../src/core/index.ts";
-import { connect, errorNumber, query, type Flavour, type Value } from "./connection.ts";
+import { connect, errorNumber, query, unreachable, type Flavour, type Value } from "./connection.ts";
 import { quoteIdent, quoteTable } from "./identifiers.ts";
 import { canonicalPosition } from "./positions.ts";
 import { beyond, chunkRange, commonText, keyColumns, selectLines, wherePredicate } from "./select.ts";
@@ -67,7 +67,7 @@ export async function openMysqlSnapshot(
   try {
     for (let i = 0; i < readers; i++) connections.push(await connect(endpoint, { application: `${application} copy ${i}`, readOnly: true }));
     const position = await beginTogether(endpoint, application, flavour, connections, classes.map((cls) => quoteTable(cls.source)), signal);
-    return new MysqlSnapshot(connections, catalogue, position);
+    return new MysqlSnapshot(endpoint, connections, catalogue, position);
   } catch (error) {
     for (const connection of connections) connection.destroy();
     throw error;
@@ -78,10 +78,12 @@ export class MysqlSnapshot implements Snapshot {
   readonly position: Position;
   readonly openedAt = new Date();
   readonly holds = "undo log";
+  private readonly endpoint: Endpoint;
   private readonly connections: readonly Connection[];
   private readonly catalogue: Catalogue;
 
-  constructor(connections: readonly Connection[], catalogue: Catalogue, position: Position) {
+  constructor(endpoint: Endpoint, connections: readonly Connection[], catalogue: Catalogue, position: Position) {
+    this.endpoint = endpoint;
     this.connections = connections;
     this.catalogue = catalogue;
     this.position = position;
@@ -102,7 +104,9 @@ export class MysqlSnapshot implements Snapshot {
   async *read(chunk: Chunk, cls: RecordClass, format: ValueFormat, reader: number, signal: AbortSignal): AsyncGenerator<RowBatch, void, undefined> {
     if (format !== "text") throw new TypeError("rows of MySQL and MariaDB come as text");
     const facts = this.factsOf(cls);
-    const lines = this.connections[reader]!.queryStream({ sql: selectLines(cls, facts, chunkRange(chunk, keyColumns(cls, facts))), rowsAsArray: true });
+    const connection = this.connections[reader]!;
+    if (!connection.isValid()) throw unreachable(this.endpoint, new Error("the connection was lost"));
+    const lines = connection.queryStream({ sql: selectLines(cls, facts, chunkRange(chunk, keyColumns(cls, facts))), rowsAsArray: true });
     const abort = (): void => void lines.destroy();
     signal.addEventListener("abort", abort, { once: true });
     try {
@@ -119,6 +123,8 @@ export class MysqlSnapshot implements Snapshot {
         bytes = 0;
       }
       if (bytes > 0) yield frames(gathered, bytes);
+    } catch (error) {
+      throw connection.isValid() || isDualrunError(error) ? error : unreachable(this.endpoint, error); // the package's stream says a TypeError
     } finally {
       signal.removeEventListener("abort", abort);
     }

@@ -1,4 +1,5 @@
 /** MySQL and MariaDB as the source of a mirror. */
+import { randomUUID } from "node:crypto";
 import type { Pool } from "mariadb";
 import {
   DualrunError, NotComparable,
@@ -7,14 +8,19 @@ import {
 } from "../../src/core/index.ts";
 import { certificateExpiry, connect, connectPool, flavourOf, query, type Flavour } from "./connection.ts";
 import { MysqlCut } from "./cut.ts";
+import { lost } from "./faults.ts";
 import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
 import { inspectEndpoint } from "./inspect.ts";
 import { MARKS, hintsOf, layoutDifferences, layoutsOf } from "./layout.ts";
-import { canonicalPosition, mysqlPositions } from "./positions.ts";
+import { canonicalPosition, isWithin, mysqlPositions } from "./positions.ts";
 import { preflightSource } from "./preflight.ts";
 import { executed, openMysqlSnapshot } from "./snapshot.ts";
 import { openMysqlStream } from "./stream.ts";
+import { MARKS_COLUMNS, lastMark, standsInLog, writeMark, type Witness } from "./witness.ts";
+
+/** The mark by which a log is recognised must not be older than what the server keeps of it. */
+const WITNESS_EVERY_MS = 600_000;
 
 export async function connectMysqlSource(endpoint: Endpoint, migration: string, replica: Endpoint | null): Promise<MysqlSource> {
   const application = `dualrun ${migration}`;
@@ -32,6 +38,7 @@ export class MysqlSource implements Source {
   private readonly replica: Endpoint | null;
   private readonly pool: Pool;
   private readonly flavour: Flavour;
+  private markedAt = Number.NEGATIVE_INFINITY;
 
   constructor(endpoint: Endpoint, migration: string, replica: Endpoint | null, pool: Pool, flavour: Flavour) {
     this.endpoint = endpoint;
@@ -67,15 +74,16 @@ export class MysqlSource implements Source {
   }
 
   async mark(token: string): Promise<Position> {
-    const before = await this.head();
-    await this.pool.query(`INSERT INTO ${quoteTable(MARKS)} (migration, token) VALUES (?, ?) ON DUPLICATE KEY UPDATE token = VALUES(token)`, [this.migration, token]);
-    return before;
+    const after = await this.head();
+    await writeMark(this.pool, this.migration, { after, token });
+    this.markedAt = performance.now();
+    return after;
   }
 
   /** The log holds every table; what is ours is the place for markers. */
   async publish(): Promise<void> {
     await this.pool.query(`CREATE DATABASE IF NOT EXISTS ${MARKS.schema}`);
-    await this.pool.query(`CREATE TABLE IF NOT EXISTS ${quoteTable(MARKS)} (migration varchar(40) NOT NULL PRIMARY KEY, token varchar(200) NOT NULL) ENGINE = InnoDB CHARACTER SET utf8mb4`);
+    await this.pool.query(`CREATE TABLE IF NOT EXISTS ${quoteTable(MARKS)} (${MARKS_COLUMNS}) ENGINE = InnoDB CHARACTER SET utf8mb4`);
   }
 
   async openSnapshot(classes: readonly RecordClass[], purpose: "first" | "more", readers: number, signal: AbortSignal): Promise<Snapshot> {
@@ -87,21 +95,27 @@ export class MysqlSource implements Source {
   async resumeCheck(checkpoint: Checkpoint): Promise<string> {
     const position = checkpoint.position!;
     const identity = await this.identity();
+    const witness = await lastMark(this.pool, this.migration);
     const head = await this.head();
-    const relation = mysqlPositions.relate(position, head);
-    const other = identity !== checkpoint.sourceIdentity;
-    if (relation !== "before" && relation !== "equal") {
-      throw other
-        ? new DualrunError("DR4003", `this server does not hold all that the target has: ${position}`, { where: "source" })
-        : new DualrunError("DR4002", `the target stands at ${position}, which the source's log does not hold: it is at ${head}`, { where: "source" });
+    if (!isWithin(position, head)) {
+      throw identity === checkpoint.sourceIdentity
+        ? lost(`the target stands at ${position}, which the source's log does not hold: it is at ${head}`)
+        : new DualrunError("DR4003", `this server does not hold all that the target has: ${position}`, { where: "source" });
     }
     const purged = await this.purged();
-    if (!isWithin(purged, position)) throw new DualrunError("DR4004", `the source has thrown away its log up to ${purged}, the target stands at ${position}`, { where: "source" });
+    if (!isWithin(purged, position)) throw lost(`the source has thrown away its log up to ${purged}, the target stands at ${position}`);
+    if (witness !== null && isWithin(purged, witness.after)) await this.refuseNewLog(witness, head);
     return identity;
+  }
+
+  private async refuseNewLog(witness: Witness, head: Position): Promise<void> {
+    if (isWithin(witness.after, head) && (await standsInLog(witness, head, this.endpoint, this.flavour, this.migration))) return;
+    throw lost("the source's log was begun anew (RESET): what it holds under the same numbers are other transactions");
   }
 
   async openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream> {
     if (format !== "text") throw new TypeError("rows of MySQL and MariaDB come as text");
+    await this.mark(`open ${randomUUID()}`);
     const hints = hintsOf(await this.inspect());
     return openMysqlStream(this.endpoint, { flavour: this.flavour, migration: this.migration, after, layouts, hints, signal });
   }
@@ -120,6 +134,7 @@ export class MysqlSource implements Source {
   }
 
   async streamHealth(): Promise<StreamHealth> {
+    if (performance.now() - this.markedAt > WITNESS_EVERY_MS) await this.mark(`witness ${randomUUID()}`);
     return { head: await this.head(), retainedBytes: null, state: "ok", detail: "the source keeps its log by time, whoever reads it" };
   }
 
@@ -164,9 +179,4 @@ export class MysqlSource implements Source {
 
 function unavailable(what: string): DualrunError {
   return new DualrunError("DR1005", `${what} is not available on MySQL and MariaDB yet`, { where: "source" });
-}
-
-function isWithin(inner: Position, outer: Position): boolean {
-  const relation = mysqlPositions.relate(inner, outer);
-  return relation === "before" || relation === "equal";
 }

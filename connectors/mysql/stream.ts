@@ -8,7 +8,7 @@ import {
 import { address, isTransient, tlsConfig, unreachable, type Flavour } from "./connection.ts";
 import { BinlogDecoder } from "./decoder.ts";
 import type { BinlogEvent, EventHeader } from "./events.ts";
-import { refused } from "./faults.ts";
+import { lost, refused } from "./faults.ts";
 import { MARKS, columnNames, tableNamed } from "./layout.ts";
 import { takePackets } from "./packets.ts";
 import { accumulator, type GrowingPosition } from "./positions.ts";
@@ -21,6 +21,8 @@ const QUEUE_HIGH_WATER = 4 << 20;
 /** A block is handed over when it has become this large, or when nothing more has come in the same turn. */
 const BLOCK_BYTES = 256 << 10;
 const HEARTBEAT_NS = 1_000_000_000;
+/** Without even a heartbeat for so long, the server or the way to it is gone: nobody else would tell. */
+const SILENCE_MS = 30_000;
 const WRITE_TIMEOUT_S = 600;
 const KIND_OF_ROW: Readonly<Record<RowKind, number>> = { [ROW.insert]: ENTRY.insert, [ROW.update]: ENTRY.update, [ROW.delete]: ENTRY.delete };
 
@@ -131,6 +133,7 @@ export async function openMysqlStream(endpoint: Endpoint, options: MysqlStreamOp
 export class MysqlStream implements ChangeStream {
   readonly started: Promise<void>;
   readonly tables: StreamTable[] = [];
+  private readonly refuseStart: (error: unknown) => void;
   private readonly options: MysqlStreamOptions;
   private readonly endpoint: Endpoint;
   private readonly zongji: ZongJi;
@@ -145,6 +148,8 @@ export class MysqlStream implements ChangeStream {
   private flushing: NodeJS.Immediate | null = null;
   private transaction: { readonly gtid: string; readonly milliseconds: number } | null = null;
   private lastEventAt = 0;
+  private lastPacketAt = performance.now();
+  private readonly listening: NodeJS.Timeout;
   private ended = false;
   private failure: unknown = null;
   private wake: () => void = () => undefined;
@@ -157,15 +162,14 @@ export class MysqlStream implements ChangeStream {
     this.zongji = new ZongJi(driverConfig(endpoint));
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.started = promise;
-    this.zongji.on("error", (error: unknown) => {
-      this.end(error);
-      reject(error);
-    });
+    this.refuseStart = reject;
+    this.zongji.on("error", (error: unknown) => this.end(error));
     this.zongji.on("ready", () => {
       this.attach();
       resolve();
     });
     options.signal.addEventListener("abort", this.onAbort, { once: true });
+    this.listening = setInterval(() => this.listen(), SILENCE_MS / 6);
     this.zongji.start({ serverId: randomInt(1 << 30, 2 ** 31), gtidSet: options.after });
   }
 
@@ -223,8 +227,14 @@ export class MysqlStream implements ChangeStream {
     return this.zongji as never;
   }
 
+  private listen(): void {
+    const silence = performance.now() - this.lastPacketAt;
+    if (!this.paused && silence > SILENCE_MS) this.end(new Error(`nothing has come from the server for ${Math.round(silence / 1000)} s, not even a heartbeat`));
+  }
+
   private packet(buffer: Buffer, from: number, to: number): void {
     if (this.ended) return;
+    this.lastPacketAt = performance.now();
     this.read += to - from;
     try {
       this.decoder!.packet(buffer, from, to);
@@ -256,6 +266,7 @@ export class MysqlStream implements ChangeStream {
   private resumeReading(): void {
     if (!this.paused || this.queuedBytes > QUEUE_HIGH_WATER / 2) return;
     this.paused = false;
+    this.lastPacketAt = performance.now();
     this.driver().connection.resume();
   }
 
@@ -382,6 +393,8 @@ export class MysqlStream implements ChangeStream {
     if (this.ended) return;
     this.ended = true;
     this.failure = error;
+    this.refuseStart(error); // without effect once it has started
+    clearInterval(this.listening);
     if (this.flushing !== null) clearImmediate(this.flushing);
     this.zongji.stop();
     this.wake();
@@ -409,9 +422,14 @@ function xaRefused(): DualrunError {
 const LOG_LOST: ReadonlySet<number> = new Set([1236, 1373]);
 
 function streamError(endpoint: Endpoint, { after }: MysqlStreamOptions, error: unknown): unknown {
-  if (error instanceof DualrunError) return error;
+  if (error instanceof DualrunError || isDefect(error)) return error;
   const { errno, message = "" } = (error ?? {}) as { errno?: number; message?: string };
-  if (errno !== undefined && LOG_LOST.has(errno)) return new DualrunError("DR4004", `the source's log cannot be read from ${after}: ${message}`, { where: "source", cause: error });
+  if (errno !== undefined && LOG_LOST.has(errno)) return lost(`the source's log cannot be read from ${after}: ${message}`, error);
   if (errno === undefined || isTransient(error)) return unreachable(endpoint, error);
   return error;
+}
+
+/** Of ours: to try once more would lead to the same place. */
+function isDefect(error: unknown): boolean {
+  return error instanceof TypeError || error instanceof RangeError || error instanceof ReferenceError || error instanceof SyntaxError;
 }

@@ -55,6 +55,8 @@ export interface CompareOptions {
   readonly onCut?: (cut: Cut) => void;
   /** The same work can succeed later. */
   readonly isTransient: (error: unknown) => boolean;
+  /** Nothing is waited for any more: the daemon ends. */
+  readonly signal: AbortSignal;
 }
 
 export interface CompareRequest {
@@ -131,10 +133,14 @@ class Comparison {
       try {
         return await work();
       } catch (error) {
-        if (attempt === GO_ON_TRIES) throw error;
-        await sleep(GO_ON_AFTER_MS);
+        if (attempt === GO_ON_TRIES || this.options.signal.aborted) throw error;
+        await this.pause(GO_ON_AFTER_MS);
       }
     }
+  }
+
+  private pause(milliseconds: number): Promise<void> {
+    return sleep(milliseconds, undefined, { signal: this.options.signal });
   }
 
   // ------------------------------------------------------------ the cut
@@ -149,7 +155,7 @@ class Comparison {
         return cut;
       } catch (error) {
         if (!(error instanceof NotComparable) || attempt === CUT_TRIES) throw error;
-        await sleep(RECHECK_AFTER_MS);
+        await this.pause(RECHECK_AFTER_MS);
       }
     }
   }
@@ -182,7 +188,7 @@ class Comparison {
   private async goOn(): Promise<Suspicious[]> {
     const suspicious: Suspicious[] = [];
     for (let attempt = 1; attempt <= GO_ON_TRIES && this.brokenOff.size > 0; attempt++) {
-      await sleep(GO_ON_AFTER_MS);
+      await this.pause(GO_ON_AFTER_MS);
       const left = this.options.classes.filter(({ cls }) => this.brokenOff.delete(cls.name));
       try {
         suspicious.push(...(await this.firstLook(left)));
@@ -201,7 +207,7 @@ class Comparison {
   private async settle(): Promise<Suspicious[]> {
     const suspicious: Suspicious[] = [];
     for (let attempt = 1; attempt <= SETTLE_TRIES && this.unsettled.size > 0; attempt++) {
-      await sleep(SETTLE_AFTER_MS);
+      await this.pause(SETTLE_AFTER_MS);
       try {
         await this.atCut(async (cut) => {
           for (const compared of this.options.classes) suspicious.push(...(await this.settleClass(cut, compared)));
@@ -249,7 +255,7 @@ class Comparison {
 
   /** At a later moment, whole: only what differs at both cuts is confirmed. */
   private async secondLook(suspicious: readonly Suspicious[]): Promise<void> {
-    await sleep(RECHECK_AFTER_MS);
+    await this.pause(RECHECK_AFTER_MS);
     await this.atCut(async (cut) => {
       for (const { compared, first } of suspicious) {
         const { name } = compared.cls;

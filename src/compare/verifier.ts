@@ -52,6 +52,7 @@ export class Verifier implements ProofControl {
   private timer: NodeJS.Timeout | null = null;
   private daily: Cron | null = null;
   private queue: Promise<unknown> = Promise.resolve();
+  private readonly ending = new AbortController();
   private runningSince: Date | null = null;
   private openBreaks: readonly BreakDocument[] = [];
   private nextAt: Date | null = null;
@@ -175,6 +176,7 @@ export class Verifier implements ProofControl {
   }
 
   stop(): void {
+    this.ending.abort(new Error("the daemon ends"));
     this.daily?.stop();
     if (this.timer !== null) clearInterval(this.timer);
   }
@@ -255,7 +257,7 @@ export class Verifier implements ProofControl {
       const both = await this.options.connect();
       const chosen = request.className === null ? both.classes : [classNamed(both, request.className)];
       const { memory, settings, onCut, isTransient } = this.options;
-      const document = await compare({ settings, memory, classes: chosen, cut: both.cut, onCut, isTransient }, { id, kind: request.kind, full: request.full, whole: request.className === null });
+      const document = await compare({ settings, memory, classes: chosen, cut: both.cut, onCut, isTransient, signal: this.ending.signal }, { id, kind: request.kind, full: request.full, whole: request.className === null });
       for (const result of document.classes) this.latest.set(result.class, result);
       await this.refresh();
       await this.options.onFinished(document);

@@ -38,7 +38,7 @@ export const ERRORS = {
   DR4001: entry("Another daemon has taken over", "Only one daemon may run for a migration. Find the other one, stop it, and start this one again.", EXIT.fenced),
   DR4002: entry("The target has gone back in time", "The target no longer holds what it had confirmed. Restore a newer backup of it, or empty it and copy anew.", EXIT.unexpected),
   DR4003: entry("The source is not the one that this migration began with", "Point the configuration at the original server, or begin a new migration.", EXIT.unexpected),
-  DR4004: entry("The replication slot is gone or invalidated", "Changes may be lost between source and target: the slot is never made anew silently. Empty the target and start with `--truncate-target`, or restore the slot.", EXIT.unexpected),
+  DR4004: entry("The source no longer has the log that the mirror needs", "Changes may be lost between source and target: the slot is never made anew silently. Empty the target and start with `--truncate-target`, or restore the slot.", EXIT.unexpected),
   DR4005: entry("The standby that was promoted cannot be followed", "The promoted server does not hold what the target has; go back to the old primary or copy anew.", EXIT.unexpected),
   DR5001: entry("The schema of a mapped table has changed", "Make the same change on the target, then `dualrun schema accept --note \"…\"`; after a rewrite also `dualrun resnapshot --class C`.", EXIT.unexpected),
   DR5002: entry("The target refused a row", "Look at the constraint and the row named by its key's hash, mend the target, then `dualrun resume`.", EXIT.unexpected),

@@ -42,6 +42,10 @@ export class CrossMirror implements AsyncDisposable {
     return new CrossMirror(source, target, server.engine, [from, to]);
   }
 
+  get sourceUrl(): string {
+    return this.databases[0]!.url;
+  }
+
   get daemon(): RunningDaemon {
     if (this.running === null) throw new Error("the mirror was not started");
     return this.running;

@@ -79,6 +79,10 @@ export class DaemonProcess {
     }));
   }
 
+  get pid(): number {
+    return this.child.pid!;
+  }
+
   get output(): string {
     return this.text;
   }
