@@ -62,8 +62,9 @@ async function readAll(journal: Journal, after: Position): Promise<string[]> {
 setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;
 
-/** What buffers hold when what is garbage is gone. */
+/** What buffers hold when what is garbage is gone: the memory behind them goes when the next collection begins. */
 function heldBytes(): number {
+  collectGarbage();
   collectGarbage();
   return process.memoryUsage().arrayBuffers;
 }
