@@ -393,7 +393,7 @@ describe.each(FLAVOURS)("%s, failed over by GTID", (flavour) => {
     await target.connect();
     await target.query("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL)");
     await using home = await DaemonHome.make({
-      migration: "failover", source: from.url, target: to.url,
+      migration: "fault", source: from.url, target: to.url,
       config: { source: { engine: primary.engine, url: "env:TEST_SOURCE" }, classes: [{ name: "t", source: `${from.name}.t`, target: "public.t" }] },
     });
     const onReplica = new URL(new URL(from.url).pathname, replica.url);
