@@ -3,7 +3,10 @@ import type { Connection } from "mariadb";
 import { NotComparable, type CutMaker, type Endpoint, type ReadLimits, type SourceCut } from "../../src/core/index.ts";
 import { connect, errorNumber, type Flavour } from "./connection.ts";
 import { MysqlCutReader } from "./digest.ts";
-import { LOCK_TIMEOUT, beginAlone, beginTogether } from "./snapshot.ts";
+import { LOCK_TIMEOUT, beginAlone, beginLocked } from "./snapshot.ts";
+
+/** A comparison is not worth a queue of writers: it comes again. */
+const LOCK_PATIENCE_S = 1;
 
 /** A reader that stands ready; on MySQL the mapped tables are locked against writers for the moment in which its snapshot is taken. */
 export class MysqlCut implements CutMaker {
@@ -30,8 +33,8 @@ export class MysqlCut implements CutMaker {
     return new MysqlCut(reader, endpoint, application, flavour, tables, limits);
   }
 
-  async take(timeout: number): Promise<SourceCut> {
-    const position = this.flavour === "mariadb" ? await beginAlone(this.reader) : await this.locked(timeout);
+  async take(): Promise<SourceCut> {
+    const position = this.flavour === "mariadb" ? await beginAlone(this.reader) : await this.locked();
     this.taken = true;
     return { position, by: "snapshot", reader: new MysqlCutReader("source", this.reader, this.limits) };
   }
@@ -40,12 +43,12 @@ export class MysqlCut implements CutMaker {
     if (!this.taken) this.reader.destroy();
   }
 
-  private async locked(timeout: number): Promise<SourceCut["position"]> {
+  private async locked(): Promise<SourceCut["position"]> {
     try {
-      return await beginTogether(this.endpoint, this.application, this.flavour, [this.reader], this.tables, AbortSignal.timeout(timeout));
+      return await beginLocked(this.endpoint, this.application, this.flavour, [this.reader], this.tables, LOCK_PATIENCE_S);
     } catch (error) {
-      if (errorNumber(error) !== LOCK_TIMEOUT && !(error instanceof DOMException)) throw error;
-      throw new NotComparable(`the mapped tables could not be locked for a moment within ${timeout} ms: a transaction on the source holds them`, { cause: error });
+      if (errorNumber(error) !== LOCK_TIMEOUT) throw error;
+      throw new NotComparable(`the mapped tables could not be locked for a moment within ${LOCK_PATIENCE_S} s: a transaction on the source holds them`, { cause: error });
     }
   }
 }

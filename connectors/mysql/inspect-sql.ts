@@ -40,6 +40,17 @@ export const COLUMNS = `
   FROM information_schema.COLUMNS WHERE TABLE_SCHEMA NOT IN ${NOT_OURS}
   ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION`;
 
+/** Columns of some tables, with the columns of their primary keys: what is looked at again and again while the mirror runs. */
+export function layoutColumns(tables: string): string {
+  return `
+  SELECT c.TABLE_SCHEMA AS \`schema\`, c.TABLE_NAME AS \`table\`, c.COLUMN_NAME AS name, c.COLUMN_TYPE AS type, c.COLLATION_NAME AS collation, c.EXTRA AS extra,
+    k.SEQ_IN_INDEX AS place
+  FROM information_schema.COLUMNS c LEFT JOIN information_schema.STATISTICS k
+    ON k.TABLE_SCHEMA = c.TABLE_SCHEMA AND k.TABLE_NAME = c.TABLE_NAME AND k.COLUMN_NAME = c.COLUMN_NAME AND k.INDEX_NAME = 'PRIMARY'
+  WHERE (c.TABLE_SCHEMA, c.TABLE_NAME) IN (${tables})
+  ORDER BY c.TABLE_SCHEMA, c.TABLE_NAME, c.ORDINAL_POSITION`;
+}
+
 /** A column of an expression has no name. */
 export function uniqueKeys(hidden: "IS_VISIBLE = 'NO'" | "IGNORED = 'YES'"): string {
   return `

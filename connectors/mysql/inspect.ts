@@ -1,5 +1,5 @@
 /** What MySQL and MariaDB say of their databases: facts for preflight, planning and type mapping; no judgement. */
-import type { Connection } from "mariadb";
+import type { Connection, Pool } from "mariadb";
 
 import { tableKey, type Catalogue, type ColumnFacts, type Endpoint, type ServerFacts, type TableFacts, type TableName, type UniqueKeyFacts } from "../../src/core/index.ts";
 import { commonTypeOf, labelsOf } from "./common-types.ts";
@@ -78,7 +78,7 @@ async function preferFresh(connection: Connection): Promise<void> {
 
 async function readServer(connection: Connection, flavour: Flavour, grants: readonly Grant[]): Promise<ServerFacts> {
   const [row = {}] = await query(connection, SERVER);
-  const settings = Object.fromEntries((await query(connection, SETTINGS)).map((setting) => Object.values(setting).map(text) as [string, string]));
+  const settings = await readSettings(connection);
   const version = text(row["version"]);
   const versionNumber = versionNumberOf(version);
   return {
@@ -111,6 +111,15 @@ async function readServer(connection: Connection, flavour: Flavour, grants: read
 export function versionNumberOf(version: string): number {
   const [, major = "0", minor = "0", patch = "0"] = /(\d+)\.(\d+)\.(\d+)/.exec(version.replace(/^5\.5\.5-/, "")) ?? [];
   return Number(major) * 10_000 + Number(minor) * 100 + Number(patch);
+}
+
+/** Whose log it is. */
+export async function readIdentity(connection: Connection | Pool, flavour: Flavour): Promise<string> {
+  return identityOf(flavour, await readSettings(connection));
+}
+
+async function readSettings(connection: Connection | Pool): Promise<Record<string, string>> {
+  return Object.fromEntries((await query(connection, SETTINGS)).map((setting) => Object.values(setting).map(text) as [string, string]));
 }
 
 /**

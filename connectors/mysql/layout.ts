@@ -1,5 +1,9 @@
 /** What a mirror relies upon of a table: its columns as the catalogue prints them, and the facts beside them. */
-import { findTable, tableKey, type Catalogue, type TableFacts, type TableLayout, type TableName } from "../../src/core/index.ts";
+import type { Connection, Pool } from "mariadb";
+import { tableKey, type TableLayout, type TableName } from "../../src/core/index.ts";
+import { query } from "./connection.ts";
+import { quoteLiteral } from "./identifiers.ts";
+import { layoutColumns } from "./inspect-sql.ts";
 import type { ColumnHint, ColumnHints } from "./types.ts";
 
 /** Where markers are written on the source. */
@@ -7,18 +11,39 @@ export const MARKS: TableName = { schema: "dualrun", name: "marks" };
 
 const BETWEEN = "\t";
 
-export function layoutsOf(catalogue: Catalogue, tables: readonly TableName[]): Map<string, TableLayout> {
-  return new Map(tables.flatMap((name) => {
-    const facts = findTable(catalogue, name);
-    return facts === undefined ? [] : [[tableKey(name), layoutOf(facts)] as const];
-  }));
+/** A column as the catalogue prints it. */
+interface LayoutColumn {
+  readonly name: string;
+  readonly type: string;
+  readonly collation: string;
+  readonly generated: string;
+  /** Place in the primary key, from 1; 0: it is no part of it. */
+  readonly place: number;
 }
 
-function layoutOf(facts: TableFacts): TableLayout {
-  const key = facts.uniqueKeys.find(({ primary }) => primary);
+/** By `schema.table`; a table that is gone is absent. */
+export async function readColumns(connection: Connection | Pool, tables: readonly TableName[]): Promise<Map<string, LayoutColumn[]>> {
+  if (tables.length === 0) return new Map();
+  const rows = await query(connection, layoutColumns(tables.map(({ schema, name }) => `(${quoteLiteral(schema)}, ${quoteLiteral(name)})`).join(", ")));
+  const columns = new Map<string, LayoutColumn[]>();
+  for (const row of rows) {
+    const text = (name: string): string => String(row[name] ?? "");
+    const key = tableKey({ schema: text("schema"), name: text("table") });
+    const column = { name: text("name"), type: text("type"), collation: text("collation"), generated: /\b(VIRTUAL|STORED|PERSISTENT) GENERATED\b/.exec(text("extra"))?.[1] ?? "", place: Number(row["place"] ?? 0) };
+    columns.set(key, [...(columns.get(key) ?? []), column]);
+  }
+  return columns;
+}
+
+export function layoutsOf(columns: ReadonlyMap<string, readonly LayoutColumn[]>): Map<string, TableLayout> {
+  return new Map([...columns].map(([table, ofTable]) => [table, layoutOf(ofTable)]));
+}
+
+function layoutOf(columns: readonly LayoutColumn[]): TableLayout {
+  const key = columns.filter(({ place }) => place > 0).toSorted((a, b) => a.place - b.place).map(({ name }) => name);
   return {
-    columns: facts.columns.map((column) => [column.name, column.type, column.collation ?? "", column.generated ?? ""].join(BETWEEN)),
-    facts: [`primary key ${key === undefined ? "none" : key.columns.join(", ")}`],
+    columns: columns.map(({ name, type, collation, generated }) => [name, type, collation, generated].join(BETWEEN)),
+    facts: [`primary key ${key.length === 0 ? "none" : key.join(", ")}`],
   };
 }
 
@@ -47,13 +72,10 @@ export function tableNamed(key: string): TableName {
 }
 
 /** What the log does not tell of columns, by `schema.table`. */
-export function hintsOf(catalogue: Catalogue): Map<string, ColumnHints> {
-  return new Map(catalogue.tables.flatMap((facts) => {
-    const hints = new Map(facts.columns.flatMap((column): [string, ColumnHint][] => {
-      const kind = /^(uuid|inet4|inet6)\b/i.exec(column.type)?.[1]?.toLowerCase() as ColumnHint["kind"];
-      const decimals = /^(?:float|double)\(\d+,(\d+)\)/i.exec(column.type)?.[1];
-      return kind === undefined && decimals === undefined ? [] : [[column.name, { ...(kind === undefined ? {} : { kind }), ...(decimals === undefined ? {} : { decimals: Number(decimals) }) }]];
-    }));
-    return hints.size === 0 ? [] : [[tableKey(facts.table), hints] as const];
-  }));
+export function hintsOf(columns: ReadonlyMap<string, readonly LayoutColumn[]>): Map<string, ColumnHints> {
+  return new Map([...columns].map(([table, ofTable]) => [table, new Map(ofTable.flatMap(({ name, type }): [string, ColumnHint][] => {
+    const kind = /^(uuid|inet4|inet6)\b/i.exec(type)?.[1]?.toLowerCase() as ColumnHint["kind"];
+    const decimals = /^(?:float|double)\(\d+,(\d+)\)/i.exec(type)?.[1];
+    return kind === undefined && decimals === undefined ? [] : [[name, { ...(kind === undefined ? {} : { kind }), ...(decimals === undefined ? {} : { decimals: Number(decimals) }) }]];
+  }))]));
 }

@@ -19,13 +19,13 @@ const FRAME_BYTES = 256 << 10;
 
 const BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
-/** Begins transactions on all connections that show the same moment, and returns its place in the log. */
-export async function beginTogether(endpoint: Endpoint, application: string, flavour: Flavour, connections: readonly Connection[], tables: readonly string[], signal: AbortSignal): Promise<Position> {
+/** Begins transactions on all connections that show the same moment, and returns its place in the log. Behind a writer that does not end it gives way, and tries again. */
+async function beginTogether(endpoint: Endpoint, application: string, flavour: Flavour, connections: readonly Connection[], tables: readonly string[], signal: AbortSignal): Promise<Position> {
   if (flavour === "mariadb" && connections.length === 1) return beginAlone(connections[0]!);
   for (let attempt = 1; ; attempt++) {
     signal.throwIfAborted();
     try {
-      return await beginLocked(endpoint, application, flavour, connections, tables);
+      return await beginLocked(endpoint, application, flavour, connections, tables, LOCK_PATIENCE_S);
     } catch (error) {
       if (errorNumber(error) !== LOCK_TIMEOUT || attempt === LOCK_TRIES) throw error;
       await sleep(LOCK_PAUSE_MS, undefined, { signal });
@@ -42,9 +42,12 @@ export async function beginAlone(connection: Connection): Promise<Position> {
   return canonicalPosition(String(place!["gtid"] ?? ""));
 }
 
-/** While the tables are locked against writers nothing that is mirrored can commit: the place is that of all snapshots. */
-async function beginLocked(endpoint: Endpoint, application: string, flavour: Flavour, connections: readonly Connection[], tables: readonly string[]): Promise<Position> {
-  const lock = await connect(endpoint, { application: `${application} lock`, settings: { lock_wait_timeout: LOCK_PATIENCE_S } });
+/**
+ * While the tables are locked against writers nothing that is mirrored can commit: the place is that of all snapshots.
+ * Production's writers queue behind the lock for as long as it is waited for, `patience` seconds at most.
+ */
+export async function beginLocked(endpoint: Endpoint, application: string, flavour: Flavour, connections: readonly Connection[], tables: readonly string[], patience: number): Promise<Position> {
+  const lock = await connect(endpoint, { application: `${application} lock`, settings: { lock_wait_timeout: patience } });
   try {
     await lock.query(`LOCK TABLES ${tables.map((table) => `${table} READ`).join(", ")}`);
     await Promise.all(connections.map((connection) => connection.query(BEGIN)));

@@ -11,8 +11,8 @@ import { MysqlCut } from "./cut.ts";
 import { lost } from "./faults.ts";
 import { sourceGrants } from "./grants.ts";
 import { quoteTable } from "./identifiers.ts";
-import { inspectEndpoint } from "./inspect.ts";
-import { MARKS, hintsOf, layoutDifferences, layoutsOf } from "./layout.ts";
+import { inspectEndpoint, readIdentity } from "./inspect.ts";
+import { MARKS, hintsOf, layoutDifferences, layoutsOf, readColumns, tableNamed } from "./layout.ts";
 import { canonicalPosition, isWithin, mysqlPositions } from "./positions.ts";
 import { preflightSource } from "./preflight.ts";
 import { executed, openMysqlSnapshot } from "./snapshot.ts";
@@ -49,8 +49,8 @@ export class MysqlSource implements Source {
     this.flavour = flavour;
   }
 
-  async identity(): Promise<string> {
-    return (await this.inspect()).server.identity;
+  identity(): Promise<string> {
+    return readIdentity(this.pool, this.flavour);
   }
 
   certificateExpiry(): Promise<Date | null> {
@@ -116,7 +116,7 @@ export class MysqlSource implements Source {
   async openStream(after: Position, format: ValueFormat, layouts: ReadonlyMap<string, TableLayout>, signal: AbortSignal): Promise<ChangeStream> {
     if (format !== "text") throw new TypeError("rows of MySQL and MariaDB come as text");
     await this.mark(`open ${randomUUID()}`);
-    const hints = hintsOf(await this.inspect());
+    const hints = hintsOf(await readColumns(this.pool, [...layouts.keys()].map(tableNamed)));
     return openMysqlStream(this.endpoint, { flavour: this.flavour, migration: this.migration, after, layouts, hints, signal });
   }
 
@@ -139,7 +139,7 @@ export class MysqlSource implements Source {
   }
 
   async layouts(tables: readonly TableName[]): Promise<Map<string, TableLayout>> {
-    return layoutsOf(await this.inspect(), tables);
+    return layoutsOf(await readColumns(this.pool, tables));
   }
 
   layoutDifferences(agreed: TableLayout, found: TableLayout): string[] {

@@ -267,6 +267,7 @@ export class MysqlStream implements ChangeStream {
     if (!this.paused || this.queuedBytes > QUEUE_HIGH_WATER / 2) return;
     this.paused = false;
     this.lastPacketAt = performance.now();
+    this.lastPacketAt = performance.now();
     this.driver().connection.resume();
   }
 
