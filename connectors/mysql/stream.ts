@@ -2,7 +2,7 @@
 import { randomInt } from "node:crypto";
 import ZongJi from "@vlasky/zongji";
 import {
-  DualrunError, ENTRY, ENTRY_WORDS, readTuple, tableKey,
+  BlockQueue, DualrunError, ENTRY, ENTRY_WORDS, EntryWords, readTuple, tableKey,
   type ChangeBlock, type ChangeStream, type Endpoint, type Position, type SchemaChange, type StreamTable, type TableLayout, type TableName,
 } from "../../src/core/index.ts";
 import { address, isTransient, tlsConfig, unreachable, type Flavour } from "./connection.ts";
@@ -20,6 +20,7 @@ import type { ColumnHints } from "./types.ts";
 const QUEUE_HIGH_WATER = 4 << 20;
 /** A block is handed over when it has become this large, or when nothing more has come in the same turn. */
 const BLOCK_BYTES = 256 << 10;
+const BLOCK_ENTRIES = 64;
 const HEARTBEAT_NS = 1_000_000_000;
 /** Without even a heartbeat for so long, the server or the way to it is gone: nobody else would tell. */
 const SILENCE_MS = 30_000;
@@ -37,10 +38,8 @@ export interface MysqlStreamOptions {
 }
 
 /** The entries of some events. Places are sets of transactions: they are worked out where somebody asks for one. */
-class MysqlBlock implements ChangeBlock {
+class MysqlBlock extends EntryWords implements ChangeBlock {
   buffer: Buffer = Buffer.alloc(0);
-  words = new Int32Array(64 * ENTRY_WORDS);
-  count = 0;
   bytes = 0;
   readonly marks = new Map<number, string>();
   readonly schemaChanges = new Map<number, SchemaChange>();
@@ -51,6 +50,7 @@ class MysqlBlock implements ChangeBlock {
   private cursor: { readonly set: GrowingPosition; upTo: number };
 
   constructor(base: Position, flavour: Flavour) {
+    super(BLOCK_ENTRIES);
     this.base = base;
     this.flavour = flavour;
     this.cursor = { set: this.begin(), upTo: 0 };
@@ -60,20 +60,6 @@ class MysqlBlock implements ChangeBlock {
     const set = accumulator(this.flavour === "mysql" ? "gtid-set" : "domains");
     set.addAll(this.base);
     return set;
-  }
-
-  add(kind: number, table: number, next: number, previous: number): void {
-    const at = this.count * ENTRY_WORDS;
-    if (at === this.words.length) {
-      const grown = new Int32Array(this.words.length * 2);
-      grown.set(this.words);
-      this.words = grown;
-    }
-    this.words[at] = kind;
-    this.words[at + 1] = table;
-    this.words[at + 2] = next;
-    this.words[at + 3] = previous;
-    this.count += 1;
   }
 
   /** An entry that stands behind everything that was passed so far. */
@@ -139,8 +125,7 @@ export class MysqlStream implements ChangeStream {
   private readonly zongji: ZongJi;
   private readonly byTable = new Map<BinlogTable, number>();
   private readonly wanted: ReadonlySet<string>;
-  private readonly queue: MysqlBlock[] = [];
-  private queuedBytes = 0;
+  private readonly queue = new BlockQueue(QUEUE_HIGH_WATER, () => this.resumeReading());
   private paused = false;
   private read = 0;
   private decoder: BinlogDecoder | null = null;
@@ -152,7 +137,6 @@ export class MysqlStream implements ChangeStream {
   private readonly listening: NodeJS.Timeout;
   private ended = false;
   private failure: unknown = null;
-  private wake: () => void = () => undefined;
 
   constructor(endpoint: Endpoint, options: MysqlStreamOptions) {
     this.endpoint = endpoint;
@@ -182,17 +166,8 @@ export class MysqlStream implements ChangeStream {
   }
 
   async *blocks(): AsyncGenerator<ChangeBlock, void, undefined> {
-    while (true) {
-      const block = this.queue.shift();
-      if (block !== undefined) {
-        this.queuedBytes -= block.bytes;
-        this.resumeReading();
-        yield block;
-      } else if (this.ended) {
-        if (this.options.signal.aborted) return;
-        throw streamError(this.endpoint, this.options, this.failure);
-      } else await new Promise<void>((resolve) => (this.wake = resolve));
-    }
+    yield* this.queue.blocks();
+    if (!this.options.signal.aborted) throw streamError(this.endpoint, this.options, this.failure);
   }
 
   /** The server keeps its log by time and not by what was read: there is nothing to confirm. */
@@ -254,17 +229,14 @@ export class MysqlStream implements ChangeStream {
     block.buffer = this.decoder!.tuples.release();
     block.bytes = block.buffer.length + block.count * ENTRY_WORDS * 4;
     this.block = new MysqlBlock(block.end(), this.options.flavour);
-    this.queue.push(block);
-    this.queuedBytes += block.bytes;
-    if (this.queuedBytes > QUEUE_HIGH_WATER && !this.paused) {
-      this.paused = true;
-      this.driver().connection.pause();
-    }
-    this.wake();
+    this.queue.push(block, block.bytes);
+    if (!this.queue.isFull || this.paused) return;
+    this.paused = true;
+    this.driver().connection.pause();
   }
 
   private resumeReading(): void {
-    if (!this.paused || this.queuedBytes > QUEUE_HIGH_WATER / 2) return;
+    if (!this.paused) return;
     this.paused = false;
     this.lastPacketAt = performance.now();
     this.lastPacketAt = performance.now();
@@ -398,7 +370,7 @@ export class MysqlStream implements ChangeStream {
     clearInterval(this.listening);
     if (this.flushing !== null) clearImmediate(this.flushing);
     this.zongji.stop();
-    this.wake();
+    this.queue.end();
   }
 }
 

@@ -3,7 +3,7 @@
  * A block's entries point into the received chunk, which belongs to the block alone.
  */
 import {
-  DualrunError, ENTRY, ENTRY_WORDS, tupleEnd,
+  DualrunError, ENTRY, ENTRY_WORDS, EntryWords, tupleEnd,
   type ChangeBlock, type Position, type SchemaChange, type StreamTable, type TableLayout, type TableName,
 } from "../../src/core/index.ts";
 import { formatLsn } from "./lsn.ts";
@@ -47,29 +47,13 @@ function isSameLayout(a: PgTable, b: PgTable): boolean {
   return a.fullBeforeImage === b.fullBeforeImage && a.lines.join("\n") === b.lines.join("\n");
 }
 
-class PgBlock implements ChangeBlock {
+class PgBlock extends EntryWords implements ChangeBlock {
   readonly buffer: Buffer;
-  words: Int32Array;
-  count = 0;
   readonly schemaChanges = new Map<number, SchemaChange>();
 
   constructor(buffer: Buffer, capacity: number) {
+    super(capacity);
     this.buffer = buffer;
-    this.words = new Int32Array(capacity * ENTRY_WORDS);
-  }
-
-  add(kind: number, table: number, next: number, previous: number): void {
-    const at = this.count * ENTRY_WORDS;
-    if (at === this.words.length) {
-      const grown = new Int32Array(this.words.length * 2);
-      grown.set(this.words);
-      this.words = grown;
-    }
-    this.words[at] = kind;
-    this.words[at + 1] = table;
-    this.words[at + 2] = next;
-    this.words[at + 3] = previous;
-    this.count += 1;
   }
 
   position(entry: number): Position {

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import { LogicalReplicationService } from "pg-logical-replication";
-import { DualrunError, type ChangeBlock, type ChangeStream, type Endpoint, type Position, type ValueFormat } from "../../src/core/index.ts";
+import { BlockQueue, DualrunError, type ChangeBlock, type ChangeStream, type Endpoint, type Position, type ValueFormat } from "../../src/core/index.ts";
 import { clientConfig, isTransient, sqlState, unreachable } from "./connection.ts";
 import { driverConnection, tapWholeFrames } from "./frames.ts";
 import { formatLsn } from "./lsn.ts";
@@ -106,8 +106,7 @@ export class PostgresStream implements ChangeStream {
   private readonly decoder: PgOutputDecoder;
   private readonly options: StreamOptions;
   private readonly endpoint: Endpoint;
-  private readonly queue: ChangeBlock[] = [];
-  private queuedBytes = 0;
+  private readonly queue = new BlockQueue(QUEUE_HIGH_WATER, () => void this.socket?.resume());
   private read = 0;
   private socket: { pause(): unknown; resume(): unknown } | null = null;
   private lastChunkAt = 0;
@@ -116,7 +115,6 @@ export class PostgresStream implements ChangeStream {
   private acknowledgeTimer: NodeJS.Timeout | null = null;
   private ended = false;
   private failure: unknown = null;
-  private wake: () => void = () => undefined;
 
   constructor(endpoint: Endpoint, options: StreamOptions) {
     this.endpoint = endpoint;
@@ -151,17 +149,8 @@ export class PostgresStream implements ChangeStream {
   }
 
   async *blocks(): AsyncGenerator<ChangeBlock, void, undefined> {
-    while (true) {
-      const block = this.queue.shift();
-      if (block !== undefined) {
-        this.queuedBytes -= block.buffer.length;
-        this.resumeReading();
-        yield block;
-      } else if (this.ended) {
-        if (this.options.signal.aborted) return;
-        throw streamError(this.endpoint, this.options, this.failure);
-      } else await new Promise<void>((resolve) => (this.wake = resolve));
-    }
+    yield* this.queue.blocks();
+    if (!this.options.signal.aborted) throw streamError(this.endpoint, this.options, this.failure);
   }
 
   acknowledge(durable: Position): void {
@@ -195,24 +184,18 @@ export class PostgresStream implements ChangeStream {
       const block = this.decoder.decode(chunk, from, to);
       this.read += to - from;
       if (block.count === 0) return;
-      this.queue.push(block);
-      this.queuedBytes += chunk.length;
+      this.queue.push(block, chunk.length);
     } catch (error) {
       this.end(error);
       return;
     }
-    if (this.queuedBytes > QUEUE_HIGH_WATER) this.socket?.pause();
+    if (this.queue.isFull) this.socket?.pause();
     else if (chunk.length < SMALL_CHUNK) this.gather();
-    this.wake();
   }
 
   private gather(): void {
     if (performance.now() - this.lastChunkAt < LOAD_MS) Atomics.wait(NAP, 0, 0, NAP_MS);
     this.lastChunkAt = performance.now();
-  }
-
-  private resumeReading(): void {
-    if (this.queuedBytes <= QUEUE_HIGH_WATER / 2) this.socket?.resume();
   }
 
   private sendStatus(): void {
@@ -227,7 +210,7 @@ export class PostgresStream implements ChangeStream {
     this.failure = error;
     if (this.statusTimer !== null) clearInterval(this.statusTimer);
     if (this.acknowledgeTimer !== null) clearTimeout(this.acknowledgeTimer);
-    this.wake();
+    this.queue.end();
   }
 }
 

@@ -5,6 +5,7 @@ export * from "./tuple.ts";
 export * from "./common-types.ts";
 export * from "./catalogue.ts";
 export * from "./ports.ts";
+export * from "./blocks.ts";
 export * from "./where.ts";
 export * from "./status.ts";
 export * from "./changes.ts";
