@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Connection } from "mariadb";
 import {
-  EARLIER, LATER, NO_LANES, NotComparable, UNDATED, addLanes, canonicalForm, mergeTotals, sliceKindAcross,
+  NO_LANES, NotComparable, addLanes, canonicalForm, dayName, mergeTotals, sliceKindAcross, totalsByCurrency,
   type BusinessDays, type CanonicalForm, type ColumnFacts, type ComparedClass, type CutReader, type DayCount, type Lanes, type MappedColumn, type MoneyTotal, type ReadLimits, type RowDigest, type RowText,
   type Side, type SliceKind, type Totals, type TotalsRequest,
 } from "../../src/core/index.ts";
@@ -103,14 +103,8 @@ export class MysqlCutReader implements CutReader {
   // ------------------------------------------------------------ totals
 
   private async totalsOf(compared: ComparedClass, projection: Projection, request: TotalsRequest, piece: string | null): Promise<Totals> {
-    const currencies = [...new Set(compared.cls.money.map(({ currency }) => currency))];
-    const whole: Totals[] = [];
-    for (const [i, currency] of (currencies.length === 0 ? [null] : currencies).entries()) {
-      const money = compared.cls.money.filter((one) => one.currency === currency).map(({ column }) => column);
-      const totals = await this.figures(compared, projection, currency, money, request.days, piece);
-      whole.push(i === 0 ? totals : { ...totals, count: 0n, days: [] });
-    }
-    return { ...mergeTotals(whole), lanes: await this.lanesOfShares(projection, request.shares, piece) };
+    const totals = await totalsByCurrency(compared.cls, (currency, money) => this.figures(compared, projection, currency, money, request.days, piece));
+    return { ...totals, lanes: await this.lanesOfShares(projection, request.shares, piece) };
   }
 
   private async figures(compared: ComparedClass, projection: Projection, currency: string | null, money: readonly string[], days: BusinessDays | null, piece: string | null): Promise<Totals> {
@@ -319,14 +313,9 @@ function toLanes(row: Row): Lanes {
 }
 
 function readTotals(row: Row, projection: Projection, money: readonly string[], days: BusinessDays | null): Totals {
-  const day = "d" in row ? dayName(Number(row["d"]), days!) : null;
+  const day = "d" in row ? dayName(row["d"] === "-1" ? null : Number(row["d"]), days!) : null;
   const rows = big(row["total"]);
   return { count: rows, days: [{ day, rows } satisfies DayCount], money: money.map((column, i) => readMoney(row, projection, column, i, day)), lanes: NO_LANES };
-}
-
-function dayName(bucket: number, days: BusinessDays): string {
-  if (bucket < 0) return UNDATED;
-  return bucket === 0 ? EARLIER : days.names[bucket - 1] ?? LATER;
 }
 
 function readMoney(row: Row, projection: Projection, column: string, i: number, day: string | null): MoneyTotal {

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import {
-  EARLIER, LATER, NO_LANES, NotComparable, UNDATED, addLanes, mergeTotals,
+  NO_LANES, NotComparable, addLanes, dayName, mergeTotals, totalsByCurrency,
   type BusinessDays, type ComparedClass, type CutReader, type DayCount, type Lanes, type LeftOut, type MoneyTotal, type ReadLimits, type RowDigest, type RowText, type Side,
   type SliceKind, type Totals, type TotalsRequest,
 } from "../../src/core/index.ts";
@@ -111,15 +111,9 @@ export class PostgresCutReader implements CutReader {
   // ------------------------------------------------------------ totals
 
   private async totalsOf(compared: ComparedClass, projection: Projection, request: TotalsRequest, piece: string | null): Promise<Totals> {
-    const currencies = [...new Set(compared.cls.money.map(({ currency }) => currency))];
     const grouping: Omit<Grouping, "currency"> = { day: dayExpression(compared, projection, request.days), days: request.days };
-    const whole: Totals[] = [];
-    for (const [i, currency] of (currencies.length === 0 ? [null] : currencies).entries()) {
-      const money = compared.cls.money.filter((one) => one.currency === currency).map(({ column }) => column);
-      const totals = await this.figures(projection, { ...grouping, currency }, money, piece);
-      whole.push(i === 0 ? totals : { ...totals, count: 0n, days: [] });
-    }
-    return { ...mergeTotals(whole), lanes: await this.lanesOfShares(projection, request.shares, piece) };
+    const totals = await totalsByCurrency(compared.cls, (currency, money) => this.figures(projection, { ...grouping, currency }, money, piece));
+    return { ...totals, lanes: await this.lanesOfShares(projection, request.shares, piece) };
   }
 
   /** The cheap way sums what is there; where that meets NaN or an infinity, they are told apart at twice the cost. */
@@ -324,12 +318,6 @@ function readTotals(rows: readonly Record<string, unknown>[], projection: Projec
     return { count: big(row["rows"]), days: [{ day, rows: big(row["rows"]) } satisfies DayCount], money: money.map((column, i) => readMoney(row, projection, column, i, day)), lanes: NO_LANES };
   });
   return mergeTotals(pieces);
-}
-
-function dayName(bucket: number | null, days: BusinessDays): string {
-  if (bucket === null) return UNDATED;
-  if (bucket === 0) return EARLIER;
-  return days.names[bucket - 1] ?? LATER;
 }
 
 function readMoney(row: Record<string, unknown>, projection: Projection, column: string, i: number, day: string | null): MoneyTotal {

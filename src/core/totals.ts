@@ -1,6 +1,7 @@
 /** Totals that were read piece by piece are put together here. */
 import { addDecimals, compareDecimals } from "./decimal.ts";
-import { NO_LANES, type DayCount, type Lanes, type MoneyTotal, type Totals } from "./comparison.ts";
+import { EARLIER, LATER, NO_LANES, UNDATED, type BusinessDays, type DayCount, type Lanes, type MoneyTotal, type Totals } from "./comparison.ts";
+import type { RecordClass } from "./words.ts";
 
 export function addLanes(left: Lanes, right: Lanes): Lanes {
   return { count: left.count + right.count, a: left.a + right.a, b: left.b + right.b };
@@ -20,6 +21,23 @@ function mergeDays(days: readonly DayCount[]): DayCount[] {
   const rows = new Map<string | null, bigint>();
   for (const { day, rows: more } of days) rows.set(day, (rows.get(day) ?? 0n) + more);
   return [...rows].map(([day, count]) => ({ day, rows: count }));
+}
+
+/** Each currency of the class with its money columns: rows and days are counted with the first of them only. */
+export async function totalsByCurrency(cls: RecordClass, figures: (currency: string | null, money: readonly string[]) => Promise<Totals>): Promise<Totals> {
+  const currencies = [...new Set(cls.money.map(({ currency }) => currency))];
+  const whole: Totals[] = [];
+  for (const [i, currency] of (currencies.length === 0 ? [null] : currencies).entries()) {
+    const totals = await figures(currency, cls.money.filter((one) => one.currency === currency).map(({ column }) => column));
+    whole.push(i === 0 ? totals : { ...totals, count: 0n, days: [] });
+  }
+  return mergeTotals(whole);
+}
+
+/** What a bucket among the days' bounds is called: 0 is before the first, null has no date. */
+export function dayName(bucket: number | null, days: BusinessDays): string {
+  if (bucket === null) return UNDATED;
+  return bucket === 0 ? EARLIER : days.names[bucket - 1] ?? LATER;
 }
 
 /** One total per column, currency and day. */

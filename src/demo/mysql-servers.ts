@@ -15,8 +15,8 @@ import { createConnection } from "mariadb";
 import { DualrunError } from "../core/errors.ts";
 import { type MysqlBinaries, mysqlBinaries, type MysqlFlavour, type MysqlTools } from "./mysql-binaries.ts";
 import { initialStatements } from "./mysql-initial.ts";
-import { everyoneReaches, freePort, HOST, type Owner, portIsFree, privateDirectory, serverOwner } from "./places.ts";
-import { Guard, hasExited, launch, type Launched, send } from "./processes.ts";
+import { everyoneReaches, HOST, type Owner, privateDirectory, serverOwner } from "./places.ts";
+import { Guard, hasExited, launch, type Launched, send, Tenant } from "./processes.ts";
 
 export interface MysqlOptions {
   readonly flavour: MysqlFlavour;
@@ -60,7 +60,6 @@ export interface MysqlServer extends AsyncDisposable {
 const USER = "root";
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 60_000;
-const PORT_ATTEMPTS = 10;
 
 const COMMON_SETTINGS: Readonly<Record<string, string>> = {
   log_bin: "binlog",
@@ -136,14 +135,12 @@ class Server implements MysqlServer {
   readonly tools: MysqlTools;
   readonly #parts: ServerParts;
   readonly #serverId = String(randomInt(1, 2 ** 32 - 1));
-  #port: number | null;
-  #child: ChildProcess | null = null;
-  #hasRun = false;
+  readonly #tenant: Tenant;
   #disposed = false;
 
   constructor(parts: ServerParts) {
     this.#parts = parts;
-    this.#port = parts.options.port ?? null;
+    this.#tenant = new Tenant(parts.guard, parts.options.port ?? null);
     this.flavour = parts.binaries.flavour;
     this.engine = parts.binaries.engine;
     this.version = /^[\d.]+\d/.exec(parts.binaries.version)?.[0] ?? parts.binaries.version;
@@ -158,12 +155,11 @@ class Server implements MysqlServer {
   }
 
   get port(): number {
-    if (this.#port === null) throw new Error("the server has not been started yet");
-    return this.#port;
+    return this.#tenant.port;
   }
 
   get pid(): number | null {
-    return this.#child?.pid ?? null;
+    return this.#tenant.pid;
   }
 
   /** Makes the data directory, and the one user. */
@@ -182,24 +178,11 @@ class Server implements MysqlServer {
 
   async start(): Promise<void> {
     if (this.#disposed) throw new Error("the server has been disposed of");
-    if (this.#child !== null) return;
-    const known = this.#port;
-    const attempts = known !== null && !this.#hasRun ? 1 : PORT_ATTEMPTS;
-    for (let attempt = 1; ; attempt += 1) {
-      const port = known ?? (await freePort());
-      const failure = await this.#startOn(port);
-      if (failure === null) {
-        this.#port = port;
-        this.#hasRun = true;
-        return;
-      }
-      if (attempt === attempts || (await portIsFree(port))) throw failure;
-      await sleep(known === null ? 0 : 300);
-    }
+    await this.#tenant.move((port) => this.#startOn(port));
   }
 
   async stop(mode: MysqlStopMode = "clean"): Promise<MysqlStopMode> {
-    const child = this.#child;
+    const { child } = this.#tenant;
     if (child?.pid === undefined) return mode;
     send(child.pid, mode === "clean" ? "SIGTERM" : "SIGKILL");
     if (await hasExited(child, STOP_TIMEOUT_MS)) return mode;
@@ -243,7 +226,7 @@ class Server implements MysqlServer {
       log: this.log,
       ...(input === undefined ? {} : { input }),
     });
-    this.#adopt(launched.child);
+    this.#tenant.adopt(launched.child);
     return launched;
   }
 
@@ -262,18 +245,6 @@ class Server implements MysqlServer {
       ...(this.engine === "mariadb" ? { secure_file_priv: join(directory, "files") } : {}),
       ...(owner === null && process.getuid?.() === 0 ? { user: "root" } : {}),
     };
-  }
-
-  #adopt(child: ChildProcess): void {
-    const { guard } = this.#parts;
-    this.#child = child;
-    guard.follow(child.pid ?? null);
-    child.once("exit", () => {
-      if (this.#child !== child) return;
-      this.#child = null;
-      guard.follow(null);
-    });
-    child.unref();
   }
 
   async #becomesReady(child: ChildProcess): Promise<boolean> {

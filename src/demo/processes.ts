@@ -4,7 +4,7 @@ import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { open, readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { ignoring, type Owner } from "./places.ts";
+import { freePort, ignoring, portIsFree, type Owner } from "./places.ts";
 
 const guards = new Set<Guard>();
 let hooked = false;
@@ -228,4 +228,64 @@ export async function launch({ file, args, owner, cwd, env, log, input }: Launch
   const child = spawn(file, args, { ...owner, cwd, env, detached: true, stdio: [source.fd, output.fd, output.fd] });
   await spawned(child);
   return { child, lastWords: async () => (await readFile(log)).subarray(start).toString("utf8").trimEnd().split("\n").slice(-8) };
+}
+
+const PORT_ATTEMPTS = 10;
+const SAME_PORT_PAUSE_MS = 300;
+
+/** The process of a server that comes and goes on one port, under a guard. */
+export class Tenant {
+  readonly #guard: Guard;
+  #port: number | null;
+  #child: ChildProcess | null = null;
+  #hasRun = false;
+
+  /** `port` null: a free one, which it keeps. */
+  constructor(guard: Guard, port: number | null) {
+    this.#guard = guard;
+    this.#port = port;
+  }
+
+  /** @throws Error before the first start. */
+  get port(): number {
+    if (this.#port === null) throw new Error("the server has not been started yet");
+    return this.#port;
+  }
+
+  get child(): ChildProcess | null {
+    return this.#child;
+  }
+
+  get pid(): number | null {
+    return this.#child?.pid ?? null;
+  }
+
+  /** Starts unless it runs. `start` says why it did not come up on a port, null when it did; what somebody else took is left to him where the port may change. */
+  async move(start: (port: number) => Promise<Error | null>): Promise<void> {
+    if (this.#child !== null) return;
+    const known = this.#port;
+    const attempts = known !== null && !this.#hasRun ? 1 : PORT_ATTEMPTS;
+    for (let attempt = 1; ; attempt += 1) {
+      const port = known ?? (await freePort());
+      const failure = await start(port);
+      if (failure === null) {
+        this.#port = port;
+        this.#hasRun = true;
+        return;
+      }
+      if (attempt === attempts || (await portIsFree(port))) throw failure;
+      await sleep(known === null ? 0 : SAME_PORT_PAUSE_MS);
+    }
+  }
+
+  adopt(child: ChildProcess): void {
+    this.#child = child;
+    this.#guard.follow(child.pid ?? null);
+    child.once("exit", () => {
+      if (this.#child !== child) return;
+      this.#child = null;
+      this.#guard.follow(null);
+    });
+    child.unref();
+  }
 }

@@ -17,8 +17,8 @@ import { promisify } from "node:util";
 import pg from "pg";
 
 import { DualrunError } from "../core/errors.ts";
-import { allowed, freePort, HOST, ignoring, makeReadable, missing, type Owner, portIsFree, privateDirectory, serverOwner } from "./places.ts";
-import { crash, Guard, hasExited, isRunning, launch, send, until } from "./processes.ts";
+import { allowed, HOST, ignoring, makeReadable, missing, type Owner, privateDirectory, serverOwner } from "./places.ts";
+import { crash, Guard, hasExited, isRunning, launch, send, Tenant, until } from "./processes.ts";
 
 export interface EmbeddedPostgresOptions {
   /** Where the cluster lives. A directory given here is kept at the end and can be started again; without it a temporary one is made and removed. */
@@ -62,7 +62,6 @@ export interface EmbeddedServer extends AsyncDisposable {
 const USER = "postgres";
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 15_000;
-const PORT_ATTEMPTS = 10;
 
 const DEFAULT_SETTINGS: Readonly<Record<string, string>> = {
   wal_level: "logical",
@@ -137,14 +136,12 @@ class Server implements EmbeddedServer {
   readonly version: string;
   readonly major: number;
   readonly #parts: ServerParts;
-  #port: number | null;
-  #child: ChildProcess | null = null;
-  #hasRun = false;
+  readonly #tenant: Tenant;
   #disposed = false;
 
   constructor(parts: ServerParts) {
     this.#parts = parts;
-    this.#port = parts.options.port ?? null;
+    this.#tenant = new Tenant(parts.guard, parts.options.port ?? null);
     this.directory = parts.directory;
     this.version = parts.binaries.version;
     this.major = Number.parseInt(parts.binaries.version, 10);
@@ -155,12 +152,11 @@ class Server implements EmbeddedServer {
   }
 
   get port(): number {
-    if (this.#port === null) throw new Error("the server has not been started yet");
-    return this.#port;
+    return this.#tenant.port;
   }
 
   get pid(): number | null {
-    return this.#child?.pid ?? null;
+    return this.#tenant.pid;
   }
 
   urlOf(database: string): string {
@@ -173,24 +169,11 @@ class Server implements EmbeddedServer {
 
   async start(): Promise<void> {
     if (this.#disposed) throw new Error("the server has been disposed of");
-    if (this.#child !== null) return;
-    const known = this.#port;
-    const attempts = known !== null && !this.#hasRun ? 1 : PORT_ATTEMPTS;
-    for (let attempt = 1; ; attempt += 1) {
-      const port = known ?? (await freePort());
-      const failure = await this.#launch(port);
-      if (failure === null) {
-        this.#port = port;
-        this.#hasRun = true;
-        return;
-      }
-      if (attempt === attempts || (await portIsFree(port))) throw failure;
-      await sleep(known === null ? 0 : 300);
-    }
+    await this.#tenant.move((port) => this.#launch(port));
   }
 
   async stop(mode: StopMode = "fast"): Promise<StopMode> {
-    const child = this.#child;
+    const { child } = this.#tenant;
     if (child?.pid === undefined) return mode;
     send(child.pid, mode === "fast" ? "SIGINT" : "SIGQUIT");
     if (await hasExited(child, STOP_TIMEOUT_MS)) return mode;
@@ -200,7 +183,7 @@ class Server implements EmbeddedServer {
   }
 
   async kill(): Promise<void> {
-    const child = this.#child;
+    const { child } = this.#tenant;
     if (child?.pid === undefined) return;
     const killed = crash(child.pid);
     await hasExited(child, STOP_TIMEOUT_MS);
@@ -217,7 +200,7 @@ class Server implements EmbeddedServer {
 
   /** Null once the server accepts connections, otherwise why it does not. */
   async #launch(port: number): Promise<DualrunError | null> {
-    const { binaries, owner, guard, options } = this.#parts;
+    const { binaries, owner, options } = this.#parts;
     const data = join(this.directory, "data");
     const settings = { ...DEFAULT_SETTINGS, ...options.settings, ...FIXED_SETTINGS, port: String(port) };
     const { child, lastWords } = await launch({
@@ -228,7 +211,7 @@ class Server implements EmbeddedServer {
       env: environment(),
       log: join(this.directory, "server.log"),
     });
-    this.#adopt(child, guard);
+    this.#tenant.adopt(child);
     if (await this.#becomesReady(child, data)) return null;
     await this.kill();
     return new DualrunError("DR2001", `PostgreSQL ${this.version} did not start`, {
@@ -236,17 +219,6 @@ class Server implements EmbeddedServer {
       details: await lastWords(),
       next: "The lines above are the end of the server's log.",
     });
-  }
-
-  #adopt(child: ChildProcess, guard: Guard): void {
-    this.#child = child;
-    guard.follow(child.pid ?? null);
-    child.once("exit", () => {
-      if (this.#child !== child) return;
-      this.#child = null;
-      guard.follow(null);
-    });
-    child.unref();
   }
 
   async #becomesReady(child: ChildProcess, data: string): Promise<boolean> {
