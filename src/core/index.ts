@@ -6,6 +6,8 @@ export * from "./common-types.ts";
 export * from "./catalogue.ts";
 export * from "./ports.ts";
 export * from "./blocks.ts";
+export * from "./journal.ts";
+export * from "./freeze.ts";
 export * from "./where.ts";
 export * from "./status.ts";
 export * from "./changes.ts";

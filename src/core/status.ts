@@ -3,7 +3,7 @@ import type { BreakDocument, BreakResolution } from "./breaks.ts";
 import type { ClassComparison, ComparisonDocument, DiffDocument, RepairDocument, SelfTestDocument } from "./comparison.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { FinanceControl } from "./report.ts";
-import type { JournalFacts } from "./ports.ts";
+import type { JournalFacts } from "./journal.ts";
 import type { Phase } from "./words.ts";
 
 export type DaemonState = "starting" | "snapshotting" | "streaming" | "paused" | "retrying" | "halted" | "fenced" | "stopped";
