@@ -142,7 +142,8 @@ export const ROLES = `
   SELECT ARRAY(SELECT rolname::text FROM pg_roles WHERE pg_has_role(current_user, oid, 'USAGE') ORDER BY 1) AS "memberOf",
     ARRAY(SELECT rolname::text FROM pg_roles WHERE rolsuper ORDER BY 1) AS superusers,
     has_database_privilege(current_database(), 'TEMP') AS temporary,
-    (SELECT count(*)::int FROM pg_replication_slots WHERE database = current_database() AND slot_name ~ '^dualrun') AS "ownSlots"`;
+    (SELECT count(*)::int FROM pg_replication_slots WHERE database = current_database() AND slot_name ~ '^dualrun') AS "ownSlots",
+    (SELECT count(*)::int FROM pg_replication_origin) AS origins`;
 
 export const SCHEMAS = `
   SELECT n.nspname AS name, has_schema_privilege(n.oid, 'USAGE') AS usage, has_schema_privilege(n.oid, 'CREATE') AS create

@@ -25,6 +25,8 @@ export interface PostgresFacts {
   readonly publications: readonly PublicationFacts[];
   /** Replication slots of this database whose name begins with `dualrun`. */
   readonly ownSlots: number;
+  /** Replication origins of the whole server. */
+  readonly origins: number;
 }
 
 export interface PublicationFacts {
@@ -45,7 +47,7 @@ export function postgresFacts(catalogue: Catalogue): PostgresFacts {
 }
 
 const NO_FACTS: PostgresFacts = {
-  memberOf: [], superusers: [], schemas: {}, temporary: false, leaves: {}, heirs: {}, definitions: {}, publications: [], ownSlots: 0,
+  memberOf: [], superusers: [], schemas: {}, temporary: false, leaves: {}, heirs: {}, definitions: {}, publications: [], ownSlots: 0, origins: 0,
 };
 
 /**
@@ -200,7 +202,7 @@ async function readTables(client: pg.Client): Promise<TableFacts[]> {
 // ---------------------------------------------------------------- PostgreSQL's own
 
 async function readPostgresFacts(client: pg.Client): Promise<PostgresFacts> {
-  const roles = await single<{ memberOf: string[]; superusers: string[]; temporary: boolean; ownSlots: number }>(client, ROLES);
+  const roles = await single<{ memberOf: string[]; superusers: string[]; temporary: boolean; ownSlots: number; origins: number }>(client, ROLES);
   const schemas = await all<{ name: string; usage: boolean; create: boolean }>(client, SCHEMAS);
   const partitions = await all<{ rootSchema: string; rootName: string; schema: string; name: string }>(client, PARTITIONS);
   const heirs = await all<{ parentSchema: string; parentName: string; schema: string; name: string }>(client, HEIRS);

@@ -13,6 +13,8 @@ const OLDEST = 140_000;
 const NEWEST = 189_999;
 /** One for the stream, one while a snapshot is exported. */
 const SLOTS_NEEDED = 2;
+/** To apply, to control, and one per reader of the copy. */
+const ORIGINS_NEEDED = 6;
 
 type Add = (finding: Omit<Finding, "side">) => void;
 
@@ -149,11 +151,20 @@ function targetServer(catalogue: Catalogue, add: Add): void {
   if (!server.role.createInDatabase && !server.role.superuser && facts.schemas["dualrun"]?.create !== true) add(error("grant-create", server.database, "the role may not make the schema dualrun", `GRANT CREATE ON DATABASE ${quoteIdent(server.database)} TO ${me};`));
   if (!facts.temporary && !server.role.superuser) add(error("grant-temporary", server.database, "the role may not make temporary tables, through which batches are written", `GRANT TEMPORARY ON DATABASE ${quoteIdent(server.database)} TO ${me};`));
   if (!server.role.canUseOrigins) add(warning("origins", server.role.name, "the role may not use replication origins: the mirror's own writes cannot be told from foreign ones", originGrants(me).join(" ")));
+  originsLeft(server, facts.origins, add);
   if (server.settings["wal_level"] !== "logical") add(warning("reverse-wal-level", "wal_level", "a reverse mirror will not be possible: wal_level is not logical", "ALTER SYSTEM SET wal_level = 'logical'; then restart the server"));
   if (!server.role.replication && !server.role.superuser) add(warning("reverse-role", server.role.name, "a reverse mirror will not be possible: the role may not replicate", `ALTER ROLE ${me} WITH REPLICATION;`));
   for (const [what, { used, max }] of [["max_replication_slots", server.slots], ["max_wal_senders", server.senders]] as const) {
     if (max - used < SLOTS_NEEDED) add(warning("reverse-room", what, `a reverse mirror will not be possible: ${used} of ${max} are in use`, `ALTER SYSTEM SET ${what} = ${max + SLOTS_NEEDED}; then restart the server`));
   }
+}
+
+/** Each session that writes has an origin of its own; the server keeps them, and has room for few. */
+function originsLeft(server: ServerFacts, used: number, add: Add): void {
+  const setting = server.versionNumber >= 180_000 ? "max_active_replication_origins" : "max_replication_slots";
+  const max = Number(server.settings[setting]);
+  if (!server.role.canUseOrigins || !(max - used < ORIGINS_NEEDED)) return;
+  add(warning("origins-room", setting, `${used} of ${max} replication origins exist on this server, and the mirror takes up to ${ORIGINS_NEEDED}: unless they are its own, it can find none left`, `ALTER SYSTEM SET ${setting} = ${used + ORIGINS_NEEDED}; then restart the server, or drop what nobody needs by pg_replication_origin_drop`));
 }
 
 function forgetful(setting: string): Omit<Finding, "side"> {

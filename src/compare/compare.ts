@@ -94,6 +94,8 @@ class Comparison {
   private readonly started = performance.now();
   private readonly results = new Map<string, ClassComparison>();
   private readonly days: Map<string, BusinessDays> = new Map();
+  /** Milliseconds for which attempts that came to nothing held the applier. */
+  private heldInVain = 0;
   /** Classes that a lost connection has kept from being looked at. */
   private readonly brokenOff = new Set<string>();
   /** Slices of classes that agree otherwise, which no cut has shown yet. */
@@ -112,6 +114,7 @@ class Comparison {
       if (suspicious.length > 0) await this.secondLook(suspicious);
     } catch (error) {
       this.failRest(reasonOf(error));
+      if (this.heldInVain > 0) this.head = { ...this.head, holdMs: this.head.holdMs ?? this.heldInVain };
     }
     const document = this.document();
     await this.persistently(() => this.options.memory().comparisons.save(document));
@@ -154,6 +157,7 @@ class Comparison {
         this.options.onCut?.(cut);
         return cut;
       } catch (error) {
+        if (error instanceof NotComparable) this.heldInVain += error.heldMs;
         if (!(error instanceof NotComparable) || attempt === CUT_TRIES) throw error;
         await this.pause(RECHECK_AFTER_MS);
       }
@@ -171,7 +175,7 @@ class Comparison {
 
   private firstLook(classes: readonly ComparedClass[]): Promise<Suspicious[]> {
     return this.atCut(async (cut) => {
-      if (this.head.position === null) this.head = { position: cut.position, cutAt: cut.at.toISOString(), cutBy: cut.by, holdMs: cut.holdMs, waitMs: cut.waitMs };
+      if (this.head.position === null) this.head = { position: cut.position, cutAt: cut.at.toISOString(), cutBy: cut.by, holdMs: cut.holdMs + this.heldInVain, waitMs: cut.waitMs };
       const suspicious: Suspicious[] = [];
       for (const compared of classes) {
         const result = await this.guarded(compared, () => this.look(cut, compared, this.request.full));

@@ -141,7 +141,10 @@ export interface SourceCut {
 }
 
 /** A comparison that could not be made, with the reason an operator reads. The mirror goes on. */
-export class NotComparable extends Error {}
+export class NotComparable extends Error {
+  /** Milliseconds for which nothing was applied because of it. */
+  heldMs = 0;
+}
 
 /** Errors that the self-test plants, each of which must be found. */
 export const PLANTED_ERRORS = ["missing row", "extra row", "one cent", "shifted time zone", "swapped pair", "trailing space", "NULL against empty", "case", "scale", "minus zero"] as const;

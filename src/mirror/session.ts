@@ -388,6 +388,9 @@ export class MirrorSession {
       taken = await maker.take(timeouts.hold);
       reached = this.holdWithin(pipeline, taken.position, timeouts.cut);
       reached.catch(() => undefined); // it may fail before it is awaited
+    } catch (error) {
+      if (error instanceof NotComparable) error.heldMs = performance.now() - since;
+      throw error;
     } finally {
       ceiling.release();
     }

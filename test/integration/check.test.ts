@@ -185,3 +185,21 @@ test("on PostgreSQL 15, and between major versions", { timeout: 120_000 }, async
     expect((await mirror.daemon.control.proof.compare("t", true)).classes[0]).toMatchObject({ verdict: "confirmed_out_of_sync", rows: [{ columns: ["doc"] }] });
   }
 });
+
+test("a target whose replication origins are used up is told of before it is needed", async (context) => {
+  const pair = await orSkip(context, sharedPair());
+  const fresh = await pair.fresh("origins");
+  const admin = new pg.Client({ connectionString: fresh.target });
+  await admin.connect();
+  try {
+    const room = async (): Promise<unknown[]> => (await check(fresh.source, fresh.target)).findings.filter((finding) => finding.check === "origins-room");
+    await admin.query("SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin");
+    expect(await room()).toEqual([]);
+    await admin.query("SELECT pg_replication_origin_create('full_' || g) FROM generate_series(1, 18) AS g");
+    expect(await room()).toMatchObject([{ severity: "warning", side: "target" }]);
+  } finally {
+    await admin.query("SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname LIKE 'full_%'");
+    await admin.end();
+    await fresh.drop();
+  }
+});

@@ -204,6 +204,7 @@ describe("a comparison", () => {
     await mirror.streaming();
     const blocked = await mirror.daemon.control.proof.compare(null, false);
     expect(only(blocked)).toMatchObject({ verdict: "not_comparable", note: expect.stringContaining("before the mirror was connected") });
+    expect(blocked.holdMs).toBeGreaterThan(0);
     await mirror.source.query("COMMIT");
     expect(only(await mirror.daemon.control.proof.compare(null, true)).verdict).toBe("in_sync");
   });
